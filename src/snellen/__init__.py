@@ -1,0 +1,60 @@
+"""Snellen: from a folder of images to a vision model you can trust, and a report that says how good it is.
+
+>>> import snellen
+>>> run = snellen.train("photos/")
+>>> run.predict("new.jpg")
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from snellen.api import Audit, Evaluation, Run, audit, evaluate, predict, train
+    from snellen.core.config import Config
+    from snellen.core.errors import SnellenError
+    from snellen.core.estimate import Estimate
+    from snellen.core.finding import Finding
+    from snellen.predict import Prediction
+
+_WHERE = {
+    "Audit": "snellen.api",
+    "Config": "snellen.core.config",
+    "Estimate": "snellen.core.estimate",
+    "Evaluation": "snellen.api",
+    "Finding": "snellen.core.finding",
+    "Prediction": "snellen.predict",
+    "Run": "snellen.api",
+    "SnellenError": "snellen.core.errors",
+    "audit": "snellen.api",
+    "evaluate": "snellen.api",
+    "predict": "snellen.api",
+    "train": "snellen.api",
+}
+
+__all__ = [
+    "Audit",
+    "Config",
+    "Estimate",
+    "Evaluation",
+    "Finding",
+    "Prediction",
+    "Run",
+    "SnellenError",
+    "audit",
+    "evaluate",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Names are loaded when they are first used, so that ``import snellen`` costs nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'snellen' has no attribute '{name}'")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Checks over the records before anything is trained."""

@@ -1,0 +1,52 @@
+"""The checks of the audit, in the order in which equally severe findings are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from snellen.audit.classes import imbalance, missing_classes, small_classes, tiny_classes, too_few_images
+from snellen.audit.files import (
+    broken_files,
+    empty_images,
+    left_out,
+    mixed_modes,
+    odd_brightness,
+    odd_shapes,
+    odd_sizes,
+)
+from snellen.audit.leaks import (
+    conflicting_labels,
+    exact_duplicates,
+    groups_across_splits,
+    leak_across_splits,
+    near_duplicates,
+)
+from snellen.audit.shortcuts import shortcuts
+from snellen.audit.subject import AuditSubject
+from snellen.core.finding import Check, Finding, run_checks
+
+CHECKS: tuple[Check[AuditSubject], ...] = (
+    leak_across_splits,
+    groups_across_splits,
+    conflicting_labels,
+    missing_classes,
+    broken_files,
+    too_few_images,
+    tiny_classes,
+    imbalance,
+    shortcuts,
+    exact_duplicates,
+    near_duplicates,
+    empty_images,
+    small_classes,
+    mixed_modes,
+    odd_sizes,
+    odd_shapes,
+    odd_brightness,
+    left_out,
+)
+
+
+def run_audit(subject: AuditSubject, extra_checks: Sequence[Check[AuditSubject]] = ()) -> list[Finding]:
+    """Every finding about the data, the most severe first. ``extra_checks`` are a task's own, and run last."""
+    return run_checks((*CHECKS, *extra_checks), subject)

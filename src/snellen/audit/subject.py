@@ -1,0 +1,64 @@
+"""What the audit looks at: the listing, what the scan saw, the duplicates, and the split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from snellen.core.record import SPLITS, LeftOut, Listing, Split
+from snellen.data.duplicates import Duplicate
+from snellen.data.manifest import Manifest, Row
+from snellen.data.scan import ImageFacts
+
+MAX_IMAGES = 24  # ids named in one finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSubject:
+    """The data set under audit.
+
+    facts     of every image that could be decoded, by record id
+    left_out  everything that isn't used: what the format and what the scan left out
+    pairs     duplicates, of the images in ``facts``
+    manifest  of the images in ``facts``
+    """
+
+    listing: Listing
+    facts: Mapping[str, ImageFacts]
+    left_out: Sequence[LeftOut]
+    pairs: Sequence[Duplicate]
+    manifest: Manifest
+
+    @cached_property
+    def rows(self) -> dict[str, Row]:
+        """The manifest's rows by record id."""
+        return {row.id: row for row in self.manifest.rows}
+
+    @cached_property
+    def class_counts(self) -> dict[str, Counter[Split]]:
+        """Images of every class on every side, in the order of the classes; classes without images included."""
+        counts: dict[str, Counter[Split]] = {name: Counter() for name in self.manifest.classes}
+        for row in self.manifest.rows:
+            for label in set(row.labels):
+                counts.setdefault(label, Counter())[row.split] += 1
+        return counts
+
+    @cached_property
+    def sides(self) -> list[Split]:
+        """The sides that have images, in the order train, val, test."""
+        used = {row.split for row in self.manifest.rows}
+        return [side for side in SPLITS if side in used]
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``2,000 images``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """``a, b, c and 4 more``."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

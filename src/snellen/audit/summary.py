@@ -1,0 +1,127 @@
+"""The data in numbers, for the report: bounded in size however large the data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snellen.audit.subject import AuditSubject
+from snellen.core.seeds import keyed_seed
+from snellen.data.duplicates import clusters
+from snellen.data.split import leaks
+
+MAX_CLASSES = 1_000
+MAX_LEFT_OUT = 200
+MAX_EXAMPLES = 6
+_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+def summarize(subject: AuditSubject) -> dict[str, Any]:
+    """JSON-able numbers about the data; every list that is cut off stands beside its total.
+
+    images      num_found, num_used, num_left_out, and num_<side> for every side with images
+    classes     total, and for the first 1,000 in class order name, total, and images on every side
+    sizes       width, height, aspect (width / height): quantiles at 0, 5, 25, 50, 75, 95, 100 %, and a histogram
+    brightness  of the images' mean luma, 0..1: quantiles and a histogram of 20 bins
+    modes, formats, orientations    images of each
+    duplicates  exact and near pairs, sets, images that a set has beyond its first, pairs across sides
+    groups      total, and images in them
+    left_out    total, images by reason, and the first 200 by name
+    examples    up to 6 train images of each of the first 1,000 classes, chosen by their ids alone
+    """
+    facts = list(subject.facts.values())
+    widths = np.array([each.width for each in facts], np.float64)
+    heights = np.array([each.height for each in facts], np.float64)
+    return {
+        "images": _images(subject),
+        "classes": _classes(subject),
+        "sizes": {
+            "width": _distribution(widths, bins=20),
+            "height": _distribution(heights, bins=20),
+            "aspect": _distribution(widths / heights, bins=20),
+        },
+        "brightness": _distribution(np.array([each.brightness for each in facts]), bins=20, limits=(0.0, 1.0)),
+        "modes": _counts(each.mode for each in facts),
+        "formats": _counts(each.format for each in facts),
+        "orientations": _counts(str(each.orientation) for each in facts),
+        "duplicates": _duplicates(subject),
+        "groups": _groups(subject),
+        "left_out": _left_out(subject),
+        "examples": _examples(subject),
+    }
+
+
+def _images(subject: AuditSubject) -> dict[str, int]:
+    sides = {f"num_{side}": len(subject.manifest.ids(side)) for side in subject.sides}
+    used = len(subject.manifest.rows)
+    return {
+        "num_found": used + len(subject.left_out),
+        "num_used": used,
+        "num_left_out": len(subject.left_out),
+        **sides,
+    }
+
+
+def _classes(subject: AuditSubject) -> dict[str, Any]:
+    shown = list(subject.class_counts.items())[:MAX_CLASSES]
+    listed = [
+        {"name": name, "total": counts.total(), **{side: counts[side] for side in subject.sides}}
+        for name, counts in shown
+    ]
+    return {"total": len(subject.class_counts), "listed": listed}
+
+
+def _distribution(
+    values: npt.NDArray[np.float64], *, bins: int, limits: tuple[float, float] | None = None
+) -> dict[str, list[float]]:
+    """Quantiles, and a histogram as ``bins`` counts and ``bins + 1`` edges; empty lists without values."""
+    if not len(values):
+        return {"quantiles": [], "counts": [], "edges": []}
+    counts, edges = np.histogram(values, bins=bins, range=limits)
+    return {
+        "quantiles": [round(float(each), 4) for each in np.quantile(values, _QUANTILES)],
+        "counts": counts.tolist(),
+        "edges": [round(float(each), 4) for each in edges],
+    }
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())
+
+
+def _duplicates(subject: AuditSubject) -> dict[str, int]:
+    sets = clusters(subject.rows, subject.pairs)
+    kinds = Counter(pair.kind for pair in subject.pairs)
+    return {
+        "num_exact_pairs": kinds["exact"],
+        "num_near_pairs": kinds["near"],
+        "num_sets": len(sets),
+        "num_redundant": sum(len(members) - 1 for members in sets),
+        "num_across_splits": len(leaks(subject.manifest, subject.pairs)),
+    }
+
+
+def _groups(subject: AuditSubject) -> dict[str, int]:
+    sizes = Counter(row.group for row in subject.manifest.rows if row.group is not None)
+    return {"total": len(sizes), "num_images": sizes.total(), "largest": max(sizes.values(), default=0)}
+
+
+def _left_out(subject: AuditSubject) -> dict[str, Any]:
+    reasons = Counter(each.reason for each in subject.left_out)
+    listed = [{"path": each.path, "reason": each.reason} for each in subject.left_out[:MAX_LEFT_OUT]]
+    return {"total": len(subject.left_out), "reasons": dict(reasons.most_common(20)), "listed": listed}
+
+
+def _examples(subject: AuditSubject) -> dict[str, Sequence[str]]:
+    """The images with the smallest hashed ids: spread over the listing, and the same whatever its order."""
+    chosen: dict[str, list[str]] = {name: [] for name in list(subject.class_counts)[:MAX_CLASSES]}
+    train = (row for row in subject.manifest.rows if row.split == "train")
+    for row in sorted(train, key=lambda row: (keyed_seed("example", row.id), row.id)):
+        for label in sorted(set(row.labels)):
+            if len(chosen.get(label, range(MAX_EXAMPLES))) < MAX_EXAMPLES:
+                chosen[label].append(row.id)
+    return dict(chosen)

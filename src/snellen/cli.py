@@ -1,0 +1,187 @@
+"""Arguments in, a verb called, one line for every error. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import inspect
+import json as json_module
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from snellen.core.config import Config
+from snellen.core.console import Console
+from snellen.core.errors import ConfigError, SnellenError
+
+if TYPE_CHECKING:
+    pass
+
+_INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
+_AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed")
+
+Out = Annotated[Path | None, Parameter(help="The folder to write; it must not exist. Default: a fresh one in runs/.")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Results as one JSON object; all else on stderr.")]
+Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps or auto.")]
+Seed = Annotated[int, Parameter(help="Same seed, same machine: same bits.")]
+
+
+def build_app() -> App:
+    """The command line: one command a verb. Settings come from Config, so that each default is written once."""
+    app = App(
+        name="snellen",
+        help="From a folder of images to a vision model you can trust.",
+        version=_version,
+        result_action="return_value",
+    )
+    app.command(_with_settings(_train, tuple(name for name in Config.model_fields if name != "data")), name="train")
+    app.command(_with_settings(_audit, _AUDIT_SETTINGS), name="audit")
+    app.command(_evaluate, name="evaluate")
+    app.command(_predict, name="predict")
+    return app
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("snellen")
+
+
+def _with_settings(verb: Callable[..., int], names: tuple[str, ...]) -> Callable[..., int]:
+    """``verb(..., **settings)`` with each setting of Config that is named as an option of its own."""
+    fixed = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = []
+    for name in names:
+        field = Config.model_fields[name]
+        kind: Any = bool | None if field.annotation is bool else str | None
+        shown = "" if field.default is None else f" Default: {_as_written(field.default)}."
+        annotation = Annotated[kind, Parameter(help=f"{field.description}{shown}", group="Settings")]
+        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+
+    def command(*args: Any, **given: Any) -> int:
+        settings = {name: given.pop(name) for name in names if name in given}
+        return verb(*args, **given, **{name: value for name, value in settings.items() if value is not None})
+
+    command.__doc__ = verb.__doc__
+    command.__signature__ = inspect.Signature([*fixed, *options], return_annotation=int)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*fixed, *options)}
+    return command
+
+
+def _as_written(default: object) -> str:
+    if isinstance(default, tuple):
+        return "/".join(f"{100 * share:g}" for share in default)
+    return {True: "yes", False: "no"}.get(default, str(default)) if isinstance(default, bool) else str(default)
+
+
+def _train(
+    data: str | None = None,
+    /,
+    *,
+    out: Out = None,
+    config: Annotated[Path | None, Parameter(help="A TOML file of settings; options win over it.")] = None,
+    resume: Annotated[Path | None, Parameter(help="A stopped run folder to go on with.")] = None,
+    json: Json = False,
+    **settings: Any,
+) -> int:
+    """Train a model on a folder of images, a table of labels, or sample:digits, and write a report."""
+    from snellen.api import train
+
+    console = _console(json)
+    run = train(data, out=out, config=config, resume=resume, console=console, **settings)
+    _print_json(json, run.to_json())
+    return _INTERRUPTED if run.status == "stopped" else 0
+
+
+def _audit(data: str, /, *, out: Out = None, device: Device = "auto", json: Json = False, **settings: Any) -> int:
+    """Say what is in the data and whether it is fit to train on."""
+    from snellen.api import audit
+
+    audited = audit(data, out=out, device=device, console=_console(json), **settings)
+    _print_json(json, audited.to_json())
+    return 0
+
+
+def _evaluate(
+    run: Path,
+    data: str | None = None,
+    /,
+    *,
+    images: Annotated[str | None, Parameter(help="Where the images are that a table names.")] = None,
+    out: Out = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """Numbers with intervals for a run, on its own validation and test images or on other labelled data."""
+    from snellen.api import evaluate
+
+    console = _console(json)
+    evaluation = evaluate(run, data, images=images, out=out, device=device, seed=seed, console=console)
+    for split, numbers in evaluation.numbers.items():
+        console.say(f"{split}:")
+        for name, estimate in numbers.items():
+            console.say(f"  {name:28} {estimate}")
+    _print_json(json, evaluation.to_json())
+    return 0
+
+
+def _predict(
+    run: Path,
+    images: tuple[Path, ...],
+    /,
+    *,
+    out: Out = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """What a run's model says of new images: files, or folders of them."""
+    from snellen.api import predict
+
+    del seed  # prediction draws nothing; every verb takes the option so that scripts need not know
+    console = _console(json)
+    predictions = predict(run, images, out=out, device=device, console=console)
+    for prediction in predictions:
+        said = f"{prediction.label}" if prediction.error is None else f"not read: {prediction.error}"
+        sure = "" if prediction.confidence is None else f"  {prediction.confidence:.1%}"
+        console.say(f"{prediction.path}  {said}{sure}")
+    _print_json(json, {"predictions": [prediction.to_json() for prediction in predictions]})
+    return 0
+
+
+def _console(json: bool) -> Console:
+    return Console(sys.stderr if json else sys.stdout, started=_started)
+
+
+def _print_json(wanted: bool, content: dict[str, Any]) -> None:
+    if wanted:
+        print(json_module.dumps(content, ensure_ascii=True, allow_nan=False))
+
+
+_started: float | None = None
+
+
+def run(arguments: list[str], *, started: float | None = None) -> int:
+    """The whole command: its exit code. ``started`` is when the process began, in ``time.monotonic()`` seconds."""
+    global _started
+    _started = started
+    try:
+        code = build_app()(arguments, exit_on_error=False, print_error=False)
+        return code if isinstance(code, int) else 0
+    except CycloptsError as error:
+        return _fail(str(error), ConfigError.exit_code)
+    except SnellenError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted", _INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe went away: there is nobody left to tell
+        sys.stdout = None
+        return 0
+
+
+def _fail(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    print(f"error: {line}", file=sys.stderr)
+    return code

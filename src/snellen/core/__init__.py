@@ -1,0 +1,1 @@
+"""The nouns that every room shares; knows no task and no file format."""

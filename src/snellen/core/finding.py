@@ -1,0 +1,47 @@
+"""What a check found. The same noun serves the audit, the doctor and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+Severity = Literal["info", "warning", "serious"]
+SEVERITIES: tuple[Severity, ...] = ("info", "warning", "serious")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing worth knowing about the data or the run.
+
+    code      stable name of the check's verdict, kebab-case: ``leak-across-splits``
+    severity  info: good to know; warning: may cost accuracy or trust; serious: the result cannot be trusted as it is
+    message   one sentence with the numbers that matter
+    evidence  JSON-able numbers behind the sentence
+    images    record ids to look at, the most telling first (at most a few dozen)
+    advice    what to do next, one sentence
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    advice: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    images: Sequence[str] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "images": list(self.images), "evidence": dict(self.evidence)}
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Finding:
+        return cls(**{**fields, "images": tuple(fields.get("images", ()))})
+
+
+Subject = TypeVar("Subject")
+Check = Callable[[Subject], Iterable[Finding]]
+
+
+def run_checks(checks: Sequence[Check[Subject]], subject: Subject) -> list[Finding]:
+    """Run every check on ``subject``; the findings come back the most severe first, else in the checks' order."""
+    found = [finding for check in checks for finding in check(subject)]
+    return sorted(found, key=lambda finding: -SEVERITIES.index(finding.severity))

@@ -1,0 +1,148 @@
+"""The folder of one run: what is in it, typed reading, and writing that a crash cannot spoil.
+
+config.toml          the settings, as asked; plan.json: what they came to, with reasons
+data.json            the manifest with hashes, what was left out, the summary of the audit
+environment.json     versions, machine, command
+metrics.jsonl        one event a line; events.out.tfevents.*: the same for TensorBoard
+checkpoints/         best.safetensors: the model to use; last.safetensors: everything needed to go on
+predictions/         probabilities and truth of each evaluated split
+pictures/            what the report shows
+findings.json        what the checks found; results.json: numbers with intervals; report.html
+STATUS               running, stopped (can be resumed), done, or failed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from snellen.core.config import Config
+from snellen.core.errors import RunError
+from snellen.core.files import storage_errors, sweep_temporary, write_json, write_text
+from snellen.core.finding import Finding
+from snellen.core.plan import Plan
+
+RUN_VERSION = 1
+Status = Literal["running", "stopped", "done", "failed"]
+
+
+class RunFolder:
+    """Typed access to the files of a run folder. Nothing is read before it is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises RunError when there is something at ``path``; an empty folder may be used."""
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise RunError(f"{path} exists and is never overwritten: choose another --out, or --resume it")
+
+    @classmethod
+    def create(cls, path: Path) -> RunFolder:
+        """A new folder. Raises RunError when there is something at ``path`` already, StorageError when it cannot be."""
+        cls.check_free(path)
+        with storage_errors(path):
+            (path / "checkpoints").mkdir(parents=True)
+        run = cls(path)
+        run.set_status("running")
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run. Raises RunError when ``path`` is not one, or was written by a newer Snellen."""
+        run = cls(path)
+        if not (path / "STATUS").is_file():
+            there = "is not a run folder (it has no STATUS file)" if path.exists() else "does not exist"
+            raise RunError(f"{path} {there}: give the folder that 'snellen train' wrote")
+        version = run.read_json("environment.json", missing={}).get("run_version", RUN_VERSION)
+        if version > RUN_VERSION:
+            raise RunError(
+                f"{path} has run format version {version}, newer than the {RUN_VERSION} this Snellen reads: "
+                "update Snellen"
+            )
+        return run
+
+    # --- paths
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "best.safetensors"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def pictures(self) -> Path:
+        return self.path / "pictures"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    # --- reading
+
+    @property
+    def status(self) -> Status:
+        return (self.path / "STATUS").read_text().strip()  # type: ignore[return-value]
+
+    @property
+    def config(self) -> Config:
+        return Config.from_file(self.path / "config.toml", {})
+
+    @property
+    def plan(self) -> Plan:
+        return Plan.from_json(self.read_json("plan.json"))
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [Finding.from_json(fields) for fields in self.read_json("findings.json", missing=[])]
+
+    def read_json(self, name: str, *, missing: Any = None) -> Any:
+        """``missing`` is returned when there is no such file; without it, that is a RunError."""
+        try:
+            return json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if missing is not None:
+                return missing
+            raise RunError(f"the run folder {self.path} has no {name}: it was stopped before it was written") from None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / name} is damaged: {error}") from None
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The events of metrics.jsonl in order. A last line that a kill cut short is passed over."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return
+        lines = path.read_text(encoding="utf-8").split("\n")
+        for line in lines[:-1]:  # what follows the last newline is empty, or cut short
+            yield json.loads(line)
+
+    # --- writing
+
+    def set_status(self, status: Status) -> None:
+        write_text(self.path / "STATUS", status + "\n")
+
+    def write_json(self, name: str, content: Any) -> None:
+        write_json(self.path / name, content)
+
+    def write_findings(self, findings: Sequence[Finding]) -> None:
+        self.write_json("findings.json", [finding.to_json() for finding in findings])
+
+    def append_event(self, event: Mapping[str, Any]) -> None:
+        with (
+            storage_errors(self.path / "metrics.jsonl"),
+            open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file,
+        ):
+            file.write(json.dumps(event, allow_nan=False) + "\n")
+
+    def rewind_events(self, step: int) -> None:
+        """Drop the events after ``step``: a resumed run writes them again."""
+        kept = [event for event in self.events() if event.get("step", 0) <= step]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
+
+    def sweep(self) -> None:
+        sweep_temporary(self.path)

@@ -1,0 +1,1 @@
+"""From files to records, splits and batches of pixels."""

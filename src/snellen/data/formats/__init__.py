@@ -1,0 +1,76 @@
+"""Readers and writers of the layouts that people keep labelled images in.
+
+Each format is a module with
+
+    matches(path) -> bool                                      is this path laid out so? Looks at names, not contents
+    read(path, *, images=None, multi_label=None) -> Listing
+    write(listing, path) -> None                               refuses to overwrite
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from snellen.core.errors import DataError, did_you_mean
+from snellen.core.record import Listing
+
+FORMATS = {
+    "folder": "snellen.data.formats.folder",
+    "table": "snellen.data.formats.table",
+}
+"""Name -> module; the first that matches reads."""
+
+
+class Format(Protocol):
+    """What each module of FORMATS offers."""
+
+    def matches(self, path: Path) -> bool: ...
+
+    def read(self, path: Path, *, images: Path | None = None, multi_label: bool | None = None) -> Listing: ...
+
+    def write(self, listing: Listing, path: Path) -> None: ...
+
+
+def load(name: str) -> Format:
+    """The module of one format. Raises DataError for an unknown name."""
+    if name not in FORMATS:
+        raise DataError(f"unknown data format '{name}'{did_you_mean(name, FORMATS)}")
+    return cast(Format, import_module(FORMATS[name]))
+
+
+def read(data: str | Path, *, images: str | Path | None = None, multi_label: bool | None = None) -> Listing:
+    """Read labelled images in whatever format they are in.
+
+    images       where the image files of a table are; the table's own folder when None
+    multi_label  whether an image may have several labels; None lets the data decide
+
+    Raises DataError when the path is missing, in no known format, or its contents are unfit.
+    """
+    path = Path(data)
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise DataError(f"cannot look at {path}: {error.strerror}") from error
+    if not exists:
+        raise DataError(f"{path} does not exist{_nearest(path)}")
+    for name in FORMATS:
+        format = load(name)
+        if format.matches(path):
+            return format.read(path, images=None if images is None else Path(images), multi_label=multi_label)
+    raise DataError(
+        f"{path} is in no format that can be read; give a folder with one folder for each class, "
+        "or a table that ends in .csv, .tsv or .parquet"
+    )
+
+
+def _nearest(path: Path) -> str:
+    """A hint towards the existing path that is most like this one."""
+    parent = path.absolute().parent
+    try:
+        siblings = [entry.name for entry in os.scandir(parent) if not entry.name.startswith(".")]
+    except OSError:
+        return f"; nor does the folder {parent}" if not parent.exists() else ""
+    return did_you_mean(path.name, siblings)

@@ -1,0 +1,93 @@
+"""Which image is on which side, and how that came about: the record of a split, with a hash of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from snellen.core.record import Split
+
+Origin = Literal["user", "snellen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One image: its id, class names, side, group, duplicate cluster (the smallest id in it), and file hash."""
+
+    id: str
+    labels: tuple[str, ...]
+    split: Split
+    group: str | None = None
+    cluster: str | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A split of the data.
+
+    rows       sorted by id
+    classes    every class name, in the order of the class indices
+    fractions  asked for train, val and test
+    origin     'user' when the sides came with the data, all or some; 'snellen' otherwise
+    reasons    sentences, to be printed
+    """
+
+    rows: tuple[Row, ...]
+    classes: tuple[str, ...]
+    multi_label: bool
+    seed: int
+    fractions: tuple[float, float, float]
+    origin: Origin
+    reasons: tuple[str, ...] = ()
+
+    def ids(self, split: Split) -> list[str]:
+        """The ids of one side's images, sorted."""
+        return [row.id for row in self.rows if row.split == split]
+
+    @property
+    def digest(self) -> str:
+        """The manifest hash: sha256, hex, over canonical JSON of everything but ``reasons``, which are only words."""
+        fields = {name: value for name, value in self.to_json().items() if name not in ("reasons", "digest", "seal")}
+        return _sha256(json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+
+    @property
+    def seal(self) -> str:
+        """sha256, hex, of the test images' ids, one a line: two runs with one seal were tested on the same images."""
+        return _sha256("".join(f"{image_id}\n" for image_id in self.ids("test")))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "origin": self.origin,
+            "seed": self.seed,
+            "fractions": list(self.fractions),
+            "multi_label": self.multi_label,
+            "classes": list(self.classes),
+            "reasons": list(self.reasons),
+            "rows": [{**asdict(row), "labels": list(row.labels)} for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Manifest:
+        train, val, test = fields["fractions"]
+        return cls(
+            rows=tuple(_rows(fields["rows"])),
+            classes=tuple(fields["classes"]),
+            multi_label=fields["multi_label"],
+            seed=fields["seed"],
+            fractions=(train, val, test),
+            origin=fields["origin"],
+            reasons=tuple(fields["reasons"]),
+        )
+
+
+def _rows(rows: Iterable[Mapping[str, Any]]) -> Iterable[Row]:
+    return (Row(**{**fields, "labels": tuple(fields["labels"])}) for fields in rows)
+
+
+def _sha256(text: str) -> str:
+    # A file name that isn't UTF-8 reaches here as lone surrogates; they must hash, not raise.
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,136 @@
+"""Which pairs of images are worth comparing: those whose descriptors, of the whole or of a part, point the same way.
+
+Up to 20,000 images every whole meets every part of every other image (matrix products in blocks). Above that each
+descriptor is filed under the nearest of a few hundred pivots and meets only those filed with it, which finds nearly the
+same pairs in a fraction of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from snellen.data.fingerprint import PARTS, Floats, Pixels, describe
+
+Indices = npt.NDArray[np.int64]
+
+EXHAUSTIVE = 20_000  # images
+PER_IMAGE = 10  # proposals that an image may make and receive, best first
+_BLOCK = 2**24  # scores held at once: 64 MB
+_PROBES = 8
+_KEEP = 2**20  # found pairs held before the weak ones are dropped
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proposals:
+    """n pairs: the whole of ``first``, mirrored or not, looks like part ``PARTS[part]`` of ``second``.
+
+    Every field has shape [n]; best first, no pair of images twice.
+    """
+
+    first: Indices
+    second: Indices
+    part: Indices
+    mirrored: npt.NDArray[np.bool_]
+    score: Floats
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+
+def propose(grey: Pixels, *, threshold: float = 0.78, limit: int | None = None, wholes_only: bool = False) -> Proposals:
+    """Pairs among small pictures, uint8 [n, 64, 64], whose descriptors have a dot product above ``threshold``.
+
+    limit        most pairs returned, the best kept; 5,000 or n, whichever is more, when None
+    wholes_only  compare only wholes with wholes, unmirrored
+    """
+    whole, mirrored = describe(grey, PARTS[0])
+    queries = [(whole, False)] if wholes_only else [(whole, False), (mirrored, True)]
+    parts = PARTS[:1] if wholes_only else PARTS
+    pivots = _pivots(whole)
+    filed = [_nearest(query, pivots, _PROBES) for query, _ in queries]
+    chunks: list[Floats] = []  # rows of first, second, part, mirrored, score; float32 holds integers to 16 million
+    for number, part in enumerate(parts):
+        base = whole if number == 0 else describe(grey, part)[0]
+        shelf = _nearest(base, pivots, 1)[:, 0]
+        for (query, is_mirrored), cells in zip(queries, filed, strict=True):
+            for first, second, score in _matches(query, base, cells, shelf, threshold):
+                kind = np.broadcast_to(np.float32([number, is_mirrored]), (len(first), 2))
+                chunks.append(np.column_stack([first, second, kind, score]))
+                if sum(map(len, chunks)) > _KEEP:
+                    chunks = [_best(np.concatenate(chunks))]
+    found = _best(np.concatenate([np.zeros((0, 5), np.float32), *chunks]))
+    found = found[: max(5_000, len(grey)) if limit is None else limit]
+    return Proposals(
+        first=found[:, 0].astype(np.int64),
+        second=found[:, 1].astype(np.int64),
+        part=found[:, 2].astype(np.int64),
+        mirrored=found[:, 3] > 0,
+        score=found[:, 4],
+    )
+
+
+def _best(found: Floats) -> Floats:
+    """Rows sorted by falling score, each pair of images once, at most PER_IMAGE of one image as first or second."""
+    low, high = np.minimum(found[:, 0], found[:, 1]), np.maximum(found[:, 0], found[:, 1])
+    found = found[np.lexsort((high, low, -found[:, 4]))]
+    low, high = np.minimum(found[:, 0], found[:, 1]), np.maximum(found[:, 0], found[:, 1])
+    _, firsts = np.unique(low.astype(np.int64) * 2**32 + high.astype(np.int64), return_index=True)
+    firsts = np.sort(firsts)
+    found, low, high = found[firsts], low[firsts], high[firsts]
+    return np.asarray(found[(_rank(low) < PER_IMAGE) & (_rank(high) < PER_IMAGE)])
+
+
+def _rank(keys: Floats) -> Indices:
+    """How many earlier rows have the same key, [n]."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(keys) else np.zeros(0, np.int64)
+    lengths = np.diff(np.r_[starts, len(keys)])
+    rank = np.empty(len(keys), np.int64)
+    rank[order] = np.arange(len(keys)) - np.repeat(starts, lengths)
+    return rank
+
+
+def _matches(
+    query: Floats, base: Floats, cells: Indices, shelf: Indices, threshold: float
+) -> Iterator[tuple[Floats, Floats, Floats]]:
+    """Pairs (row of query, row of base, score) above the threshold within each cell, as float32 arrays."""
+    for cell in range(int(shelf.max(initial=-1)) + 1):
+        columns = np.flatnonzero(shelf == cell)
+        rows = np.flatnonzero((cells == cell).any(axis=1))
+        if not len(columns):
+            continue
+        table = base[columns].T
+        step = max(1, _BLOCK // len(columns))
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            scores = query[block] @ table
+            hits = np.argwhere(scores > threshold)
+            first, second = block[hits[:, 0]], columns[hits[:, 1]]
+            apart = first != second
+            values = scores[hits[apart, 0], hits[apart, 1]]
+            yield first[apart].astype(np.float32), second[apart].astype(np.float32), values
+
+
+def _pivots(whole: Floats) -> Floats:
+    """One pivot for few images; else about 4 * sqrt(n) of the descriptors themselves, evenly spaced in the listing."""
+    if len(whole) <= EXHAUSTIVE:
+        return whole[:1]
+    count = int(4 * np.sqrt(len(whole)))
+    return whole[np.linspace(0, len(whole) - 1, count).astype(np.int64)]
+
+
+def _nearest(rows: Floats, pivots: Floats, count: int) -> Indices:
+    """Indices of the ``count`` nearest pivots of every row, [n, count], or [n, number of pivots] if that is fewer."""
+    if len(pivots) <= 1:
+        return np.zeros((len(rows), 1), np.int64)
+    nearest = np.empty((len(rows), min(count, len(pivots))), np.int64)
+    step = max(1, _BLOCK // len(pivots))
+    for start in range(0, len(rows), step):
+        scores = rows[start : start + step] @ pivots.T
+        nearest[start : start + step] = np.argpartition(-scores, nearest.shape[1] - 1, axis=1)[:, : nearest.shape[1]]
+    return nearest

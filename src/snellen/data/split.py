@@ -1,0 +1,320 @@
+"""Divide the data into train, val and test: duplicates and groups stay together, classes stay in proportion.
+
+Images that are duplicates of each other, or of one group, form a unit; units are dealt out whole by iterative
+stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011): the class with the fewest units left is dealt first,
+each unit to the side that still wants that class most. For single-label data that is ordinary stratification.
+
+Every choice follows from the seed and the ids: the order of the listing changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from snellen.core.errors import DataError
+from snellen.core.record import SPLITS, Record, Split
+from snellen.core.seeds import keyed_seed
+from snellen.data.duplicates import Duplicate, clusters, link, root
+from snellen.data.manifest import Manifest, Row
+
+Fractions = tuple[float, float, float]
+_UNLABELLED = ""  # stands for "no label" in multi-label data; no class can have this name
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Images that stay together. counts: how many of them carry each class."""
+
+    key: str
+    ids: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+def split(
+    records: Sequence[Record],
+    *,
+    pairs: Sequence[Duplicate],
+    fractions: Fractions = (0.70, 0.15, 0.15),
+    seed: int = 0,
+    groups: Mapping[str, str] | None = None,
+    sha256: Mapping[str, str] | None = None,
+    classes: Sequence[str] | None = None,
+    multi_label: bool = False,
+) -> Manifest:
+    """Put every record on a side.
+
+    fractions  of the images for train, val and test; test may be 0
+    groups     by record id, for records that name no group themselves
+    sha256     of the files by record id, to be kept in the manifest
+    classes    all class names; those of the records when None
+
+    A class with three units or more is on every side; with two units it is on the first and the last side (train and
+    test); with one it is in train. (Where units carry several classes, one can stand in the way of another.) The sides'
+    sizes are as near to the fractions as whole units allow.
+
+    A split that the user made is kept: with train and val only, there is no test; with train and test only, val is
+    taken from train; with train only, val and test are.
+
+    Raises DataError when the fractions make no sense, a single-label record has no single label, only some records name
+    a side, train or val would be empty, or train would hold fewer than two classes of single-label data.
+    """
+    _check(records, fractions, multi_label)
+    records = sorted(records, key=lambda record: record.id)
+    named = groups or {}
+    group_of = {record.id: record.group or named.get(record.id) for record in records}
+    cluster_of = {
+        image_id: members[0] for members in clusters((record.id for record in records), pairs) for image_id in members
+    }
+    given = _given_sides(records)
+    side_of, reasons = _sides(records, _units_from(group_of, cluster_of), fractions, seed, given)
+    rows = tuple(
+        Row(
+            id=record.id,
+            labels=record.labels,
+            split=side_of[record.id],
+            group=group_of[record.id],
+            cluster=cluster_of.get(record.id),
+            sha256=(sha256 or {}).get(record.id),
+        )
+        for record in records
+    )
+    manifest = Manifest(
+        rows=rows,
+        classes=tuple(classes) if classes is not None else _classes(records),
+        multi_label=multi_label,
+        seed=seed,
+        fractions=fractions,
+        origin="user" if given else "snellen",
+        reasons=(*reasons, *_kept_together(rows, given), *_rare_classes(rows, given)),
+    )
+    _check_sides(manifest)
+    return manifest
+
+
+def leaks(manifest: Manifest, pairs: Iterable[Duplicate]) -> list[Duplicate]:
+    """The pairs whose two images are on different sides: only a split that the user made can have any."""
+    side_of = {row.id: row.split for row in manifest.rows}
+    return [
+        pair
+        for pair in pairs
+        if pair.first in side_of and pair.second in side_of and side_of[pair.first] != side_of[pair.second]
+    ]
+
+
+# ---- what the user gave
+
+
+def _check(records: Sequence[Record], fractions: Fractions, multi_label: bool) -> None:
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise DataError(f"split fractions must be three numbers of 0 or more that sum to 1, got {list(fractions)}")
+    if fractions[0] == 0 or fractions[1] == 0:
+        raise DataError(f"split fractions for train and val must be above 0, got {list(fractions)}")
+    if not records:
+        raise DataError("no images are left to divide: see what was left out, and why")
+    if len({record.id for record in records}) < len(records):
+        (image_id, _), *_ = Counter(record.id for record in records).most_common(1)
+        raise DataError(f"{image_id} is listed more than once: every image needs an id of its own")
+    unclear = next((record for record in records if not multi_label and len(record.labels) != 1), None)
+    if unclear is not None:
+        raise DataError(
+            f"{unclear.id} has {len(unclear.labels)} labels, single-label data needs exactly one: "
+            "give it one label, leave it out, or train with several labels per image"
+        )
+
+
+def _given_sides(records: Sequence[Record]) -> frozenset[Split]:
+    given = frozenset(record.split for record in records if record.split is not None)
+    homeless = [record.id for record in records if record.split is None]
+    if given and homeless:
+        raise DataError(
+            f"{len(homeless)} of {len(records)} images are on no side of the given split ({homeless[0]}): "
+            "put every image on a side, or none"
+        )
+    if given and "train" not in given:
+        raise DataError(f"the given split has no train images, only {' and '.join(sorted(given))}: add a train part")
+    return given
+
+
+def _sides(
+    records: Sequence[Record], unit_of: Mapping[str, str], fractions: Fractions, seed: int, given: frozenset[Split]
+) -> tuple[dict[str, Split], list[str]]:
+    """The side of every record by id, and sentences that say how it came about."""
+    kept: dict[str, Split] = {record.id: record.split for record in records if record.split is not None}
+    wanted = dict(zip(SPLITS, fractions, strict=True))
+    if given >= {"train", "val"}:
+        missing = "" if "test" in given else "; it has no test images, so the result is told on val"
+        return kept, [f"the given split is kept as it is{missing}"]
+    made: tuple[Split, ...] = ("train", "val") if "test" in given else SPLITS
+    shares = {side: wanted[side] / sum(wanted[each] for each in made) for side in made if wanted[side] > 0}
+    free = [record for record in records if not given or record.split == "train"]
+    dealt = _deal(_units(free, unit_of), shares, seed)
+    parts = ", ".join(f"{side} {100 * share:.0f} %" for side, share in shares.items())
+    if not given:
+        reason = f"divided by class into {parts} with seed {seed}; duplicates and groups stay together"
+    elif "test" in given:
+        reason = f"the given test images are kept; val is taken from the given train images ({parts}, seed {seed})"
+    else:
+        reason = f"the given split has train images only; val and test are taken from them ({parts}, seed {seed})"
+    return {**kept, **dealt}, [reason]
+
+
+def _classes(records: Iterable[Record]) -> tuple[str, ...]:
+    return tuple(sorted({label for record in records for label in record.labels}))
+
+
+def _kept_together(rows: Sequence[Row], given: frozenset[Split]) -> list[str]:
+    if given >= {"train", "val"}:
+        return []
+    sentences = []
+    for name, keys in (("group", [row.group for row in rows]), ("set of duplicates", [row.cluster for row in rows])):
+        sizes = Counter(key for key in keys if key is not None)
+        if sizes:
+            plural = {"group": "groups", "set of duplicates": "sets of duplicates"}[name] if len(sizes) > 1 else name
+            sentences.append(
+                f"{sizes.total()} images are in {len(sizes)} {plural}, the largest of {max(sizes.values())}"
+            )
+    return sentences
+
+
+def _rare_classes(rows: Sequence[Row], given: frozenset[Split]) -> list[str]:
+    if given:
+        return []
+    found: Counter[str] = Counter(label for row in rows for label in row.labels)
+    alone = sorted(label for label, count in found.items() if count == 1)
+    if not alone:
+        return []
+    names = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+    have = "class has" if len(alone) == 1 else "classes have"
+    return [f"{len(alone)} {have} a single image, which cannot be divided and is in train ({names})"]
+
+
+def _check_sides(manifest: Manifest) -> None:
+    for side in ("train", "val"):
+        if not manifest.ids(side):
+            raise DataError(
+                f"no {side} images among {len(manifest.rows)}: duplicates and groups cannot be divided; "
+                "add images, or give the split yourself"
+            )
+    known = {label for row in manifest.rows if row.split == "train" for label in row.labels}
+    needed = 1 if manifest.multi_label else 2
+    if len(known) < needed:
+        raise DataError(
+            f"train has images of {len(known)} class{'' if len(known) == 1 else 'es'} ({', '.join(sorted(known))}): "
+            f"at least {needed} {'is' if needed == 1 else 'are'} needed, one folder or label for each"
+        )
+
+
+# ---- units
+
+
+def _units_from(group_of: Mapping[str, str | None], cluster_of: Mapping[str, str]) -> dict[str, str]:
+    """The unit's key (its smallest id) by record id: clusters and groups that touch are one unit."""
+    parent = {image_id: image_id for image_id in group_of}
+    link(parent, cluster_of.items())
+    first_of: dict[str, str] = {}
+    for image_id, group in group_of.items():
+        if group is not None:
+            link(parent, [(first_of.setdefault(group, image_id), image_id)])
+    return {image_id: root(parent, image_id) for image_id in parent}
+
+
+def _units(records: Sequence[Record], unit_of: Mapping[str, str]) -> list[_Unit]:
+    members: dict[str, list[Record]] = {}
+    for record in records:
+        members.setdefault(unit_of[record.id], []).append(record)
+    units = []
+    for key, found in members.items():
+        counts = Counter(label for record in found for label in (sorted(set(record.labels)) or [_UNLABELLED]))
+        units.append(_Unit(key, tuple(record.id for record in found), counts))
+    return units
+
+
+# ---- dealing
+
+
+def _deal(units: Sequence[_Unit], shares: Mapping[Split, float], seed: int) -> dict[str, Split]:
+    """The side of every image by id."""
+    order = sorted(units, key=lambda unit: (-len(unit.ids), keyed_seed("split", seed, unit.key)))
+    waiting: dict[str, list[_Unit]] = {}
+    for unit in order:
+        for label in unit.counts:
+            waiting.setdefault(label, []).append(unit)
+    table = _Table(units, shares)
+    left = {label: len(found) for label, found in waiting.items()}
+    tie = {label: keyed_seed("class", seed, label) for label in left}
+    while left:
+        label = min(left, key=lambda each: (each == _UNLABELLED, left[each], tie[each]))
+        for unit in waiting[label]:
+            if unit.key not in table.side_of:
+                table.put(unit, table.neediest(label))
+                for each in unit.counts:
+                    left[each] -= 1
+        del left[label]
+        table.carry_over(label)
+    for label in sorted(waiting, key=lambda each: (len(waiting[each]), each)):
+        if label != _UNLABELLED:
+            table.spread(label, waiting[label])
+    return {image_id: table.side_of[unit.key] for unit in units for image_id in unit.ids}
+
+
+class _Table:
+    """Who sits where while units are dealt, and what every side still wants of every class (in images)."""
+
+    def __init__(self, units: Sequence[_Unit], shares: Mapping[Split, float]) -> None:
+        self.sides = list(shares)
+        self.side_of: dict[str, Split] = {}
+        totals: Counter[str] = Counter()
+        for unit in units:
+            totals.update(unit.counts)
+        self.wants = {side: {label: share * n for label, n in totals.items()} for side, share in shares.items()}
+        self.room = {side: share * sum(len(unit.ids) for unit in units) for side, share in shares.items()}
+        self.carried = dict.fromkeys(self.sides, 0.0)
+        self.holds: dict[Split, Counter[str]] = {side: Counter() for side in self.sides}
+
+    def put(self, unit: _Unit, side: Split) -> None:
+        self.side_of[unit.key] = side
+        self.room[side] -= len(unit.ids)
+        for label, count in unit.counts.items():
+            self.wants[side][label] -= count
+            self.holds[side][label] += 1
+
+    def take(self, unit: _Unit) -> None:
+        side = self.side_of.pop(unit.key)
+        self.room[side] += len(unit.ids)
+        for label, count in unit.counts.items():
+            self.wants[side][label] += count
+            self.holds[side][label] -= 1
+
+    def neediest(self, label: str) -> Split:
+        """The side that wants the class most. Up to half an image of earlier rounding decides what a fraction would:
+        without it every class of nine would round the same way, and the sides' sizes drift."""
+
+        def need(side: Split) -> tuple[float, float]:
+            return self.wants[side][label] + min(0.5, max(-0.5, self.carried[side])), self.room[side]
+
+        return max(self.sides, key=need)
+
+    def carry_over(self, label: str) -> None:
+        for side in self.sides:
+            self.carried[side] += self.wants[side][label]
+
+    def spread(self, label: str, units: Sequence[_Unit]) -> None:
+        """Bring a class with enough units to every side: to all with three, to train and the last side with two."""
+        enough = len(units) >= len(self.sides)
+        for side in self.sides if enough else [self.sides[0], self.sides[-1]][: len(units)]:
+            if self.holds[side][label] == 0 and (unit := self._spare(label, units)) is not None:
+                self.take(unit)
+                self.put(unit, side)
+
+    def _spare(self, label: str, units: Sequence[_Unit]) -> _Unit | None:
+        """The smallest unit that its side can give away without losing a class that it holds only there."""
+        wanted = {self.sides[0], self.sides[-1]} if len(units) < len(self.sides) else set(self.sides)
+        movable = [
+            unit
+            for unit in reversed(units)
+            if self.side_of[unit.key] not in wanted
+            or all(self.holds[self.side_of[unit.key]][each] > 1 for each in unit.counts if each != _UNLABELLED)
+        ]
+        return min(movable, key=lambda unit: (len(unit.ids), -self.holds[self.side_of[unit.key]][label]), default=None)

@@ -1,0 +1,143 @@
+"""A model over a set of images: predictions in order, losses, and numbers with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.core.checkpoint import Checkpoint
+from snellen.core.config import Config
+from snellen.core.console import Advance, Console
+from snellen.core.device import available_cores
+from snellen.core.errors import DataError
+from snellen.core.estimate import Estimate
+from snellen.core.plan import Plan
+from snellen.core.record import Record
+from snellen.core.run import RunFolder
+from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
+from snellen.data.manifest import Manifest
+from snellen.data.scan import scan
+from snellen.data.store import ImageStore
+from snellen.data.survey import read_listing
+from snellen.tasks.base import Task
+from snellen.tasks.loading import load_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assessment:
+    """Predictions, one an image in the set's order, and the mean of each loss term over the images."""
+
+    predicted: Sequence[Any]
+    truth: Sequence[Any]
+    losses: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+
+def assess(
+    model: nn.Module, task: Task[Any], images: ImageSet, plan: Plan, *, advance: Advance | None = None
+) -> Assessment:
+    """Run ``model`` in evaluation mode over ``images``; its mode is put back."""
+    import torch
+
+    from snellen.nn.placement import to_device
+    from snellen.nn.precision import arithmetic
+
+    device = torch.device(plan.device)
+    was_training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    predicted: list[Any] = []
+    totals: dict[str, float] = {}
+    with torch.inference_mode(), arithmetic(device, plan.precision):
+        for batch in evaluation_batches(images, EVALUATION_BATCH, plan.workers):
+            losses, predictions = task.assess(model, to_device(batch, plan), plan)
+            predicted.extend(predictions)
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0.0) + float(loss) * len(batch)
+            if advance is not None:
+                advance(len(predicted), len(images))
+    for module, training in was_training:
+        module.training = training
+    losses_per_image = {name: total / max(1, len(images)) for name, total in totals.items()}
+    return Assessment(predicted=predicted, truth=images.targets, losses=losses_per_image)
+
+
+def score(
+    task: Task[Any],
+    predicted: Sequence[Any],
+    truth: Sequence[Any],
+    *,
+    intervals: bool = True,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Every metric of the task over the whole set."""
+    metrics = task.metrics()
+    metrics.update(predicted, truth)
+    return metrics.compute(intervals=intervals, groups=groups, seed=seed)
+
+
+def evaluate_run(
+    run: RunFolder, labelled: Config | None, *, device: str, seed: int, cache: Path, console: Console
+) -> dict[str, dict[str, Estimate]]:
+    """A run's best model on its own validation and test images, or on other ``labelled`` data; by split or name.
+
+    Looking at the sealed test images again is counted in data.json, and said.
+    """
+    model = load_model(Checkpoint.load(run.best_checkpoint), device=device)
+    if labelled is None:
+        sides = _own_sides(run, cache, console)
+    else:
+        name, listing = read_listing(labelled.model_copy(update={"task": model.plan.task}), cache)
+        sides = {name: list(listing.records)}
+    store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
+    numbers = {}
+    for name, records in sides.items():
+        readable = _readable(records, console)
+        targets = [model.task.target(record) for record in readable]
+        image_set = ImageSet(records=readable, targets=targets, store=store)
+        with console.progress(f"Evaluating {name}", len(image_set)) as advance:
+            assessment = assess(model.network, model.task, image_set, model.plan, advance=advance)
+        numbers[name] = score(model.task, assessment.predicted, targets, groups=groups_of(readable), seed=seed)
+    return numbers
+
+
+def groups_of(records: Sequence[Record]) -> list[str] | None:
+    """What must be resampled together when an interval is made; None when every image stands alone."""
+    if all(record.group is None for record in records):
+        return None
+    return [record.group or record.id for record in records]
+
+
+def _own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[Record]]:
+    content = run.read_json("data.json")
+    manifest = Manifest.from_json(content["manifest"])
+    _, listing = read_listing(run.config, cache)
+    found = {record.id: record for record in listing.records}
+    missing = [row.id for row in manifest.rows if row.id not in found]
+    if missing:
+        raise DataError(
+            f"{len(missing)} images of this run are no longer in {run.config.data}; the first is {missing[0]}"
+        )
+    rows = {split: [row for row in manifest.rows if row.split == split] for split in ("val", "test")}
+    if rows["test"]:
+        uses = content.get("test_uses", 1) + 1
+        run.write_json("data.json", {**content, "test_uses": uses})
+        console.say(f"The test images are looked at for time {uses}: choose nothing by these numbers.")
+    return {split: [replace(found[row.id], group=row.group) for row in rows[split]] for split in rows if rows[split]}
+
+
+def _readable(records: Sequence[Record], console: Console) -> list[Record]:
+    scanned = scan(records, workers=max(2, available_cores()))
+    for left in scanned.left_out:
+        console.say(f"  left out {left.path}: {left.reason}")
+    if not scanned.facts:
+        raise DataError(f"none of the {len(records)} images can be decoded; the first is {records[0].path}")
+    return [record for record in records if record.id in scanned.facts]

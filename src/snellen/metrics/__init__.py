@@ -1,0 +1,1 @@
+"""Maths on arrays: how good predictions are, and how sure that number is."""

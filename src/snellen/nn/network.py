@@ -1,0 +1,50 @@
+"""Normalisation, backbone and head in one module, so that weights and preprocessing cannot be parted."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from snellen.core.preprocessing import Preprocessing
+
+
+class Normalize(nn.Module):
+    """Pixel values 0..255 [n, 3, h, w], uint8 or float -> (x / 255 - mean) / std, float32."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float() - self.mean) / self.std
+
+    def undo(self, normalized: Tensor) -> Tensor:
+        """What the pixels were, 0..255: for pictures of what the network is really fed."""
+        return normalized.float() * self.std + self.mean
+
+
+class Network(nn.Module):
+    """images uint8 or float [n, 3, h, w] with values 0..255 -> logits [n, num_outputs]. Exportable as it is."""
+
+    def __init__(
+        self, preprocessing: Preprocessing, backbone: nn.Module, num_outputs: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(preprocessing.mean, preprocessing.std)
+        self.backbone = backbone
+        self.dropout = nn.Dropout(dropout)
+        self.num_features = int(backbone.num_features)  # type: ignore[arg-type]
+        self.head = nn.Linear(self.num_features, num_outputs)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features [n, num_features]."""
+        features: Tensor = self.backbone(self.normalize(images))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.features(images)))
+        return logits

@@ -1,0 +1,153 @@
+"""A trained model on new images: in their order, broken files named and passed over, memory flat."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from snellen.core.device import available_cores
+from snellen.core.errors import DataError, ImageError
+from snellen.core.sample import Batch
+from snellen.data.image import IMAGE_SUFFIXES, decode
+from snellen.data.loader import EVALUATION_BATCH, stack
+from snellen.data.store import prepare
+from snellen.tasks.base import Task
+from snellen.tasks.loading import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says of one image. A notebook shows it as the picture with the answer on it.
+
+    path    as it was given
+    result  label, confidence and probabilities (one class), or labels and probabilities (any number); None when the
+            image could not be read
+    error   why, in that case
+    """
+
+    path: str
+    result: dict[str, Any] | None
+    error: str | None = None
+    _draw: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def label(self) -> str | None:
+        """The class, or the labels joined by '|' as in a table."""
+        if self.result is None:
+            return None
+        return str(self.result["label"]) if "label" in self.result else "|".join(self.result["labels"])
+
+    @property
+    def confidence(self) -> float | None:
+        return None if self.result is None else self.result.get("confidence")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"path": self.path, **(self.result or {"error": self.error})}
+
+    def _repr_png_(self) -> bytes | None:
+        if self._draw is None:
+            return None
+        written = io.BytesIO()
+        self._draw().save(written, "PNG")
+        return written.getvalue()
+
+
+class Predictor:
+    """A loaded model that answers for files."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        self._model = model
+
+    def predict(self, images: Iterable[str | Path]) -> Iterator[Prediction]:
+        """One prediction for each image, in order; an image that cannot be read has an ``error`` instead."""
+        paths = iter(images)
+        with ThreadPoolExecutor(max(2, available_cores())) as pool:
+            waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
+            try:
+                while True:
+                    for path in islice(paths, 3 * EVALUATION_BATCH - len(waiting)):
+                        waiting.append((str(path), pool.submit(self._read, Path(path))))
+                    if not waiting:
+                        return
+                    batch = [waiting.popleft() for _ in range(min(EVALUATION_BATCH, len(waiting)))]
+                    yield from self._batch(batch)
+            finally:
+                for _, future in waiting:
+                    future.cancel()
+
+    def _read(self, path: Path) -> np.ndarray:
+        return prepare(
+            decode(path, min_side=self._model.plan.preprocessing.decode_min_side), self._model.plan.preprocessing
+        )
+
+    def _batch(self, waiting: Sequence[tuple[str, Future[np.ndarray]]]) -> Iterator[Prediction]:
+        pixels, errors = {}, {}
+        for i, (_, future) in enumerate(waiting):
+            try:
+                pixels[i] = future.result()
+            except ImageError as error:
+                errors[i] = str(error)
+        decoded = dict(zip(pixels, self.decide(list(pixels.values())), strict=True))
+        for i, (path, _) in enumerate(waiting):
+            if i in errors:
+                yield Prediction(path, None, errors[i])
+            else:
+                yield Prediction(
+                    path, self._model.task.describe(decoded[i]), None, _Drawing(self._model.task, path, decoded[i])
+                )
+
+    def decide(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
+        """Prepared images uint8 [h, w, 3] -> the task's targets."""
+        import torch
+
+        from snellen.nn.placement import to_device
+        from snellen.nn.precision import arithmetic
+
+        if not images:
+            return []
+        plan = self._model.plan
+        batch: Batch[Any] = to_device(Batch(images=stack(images), targets=(), ids=()), plan)
+        with torch.inference_mode(), arithmetic(torch.device(plan.device), plan.precision):
+            return self._model.task.decode(self._model.network(batch.images))
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawing:
+    """Draws only when it is looked at; a million predictions keep no pixels."""
+
+    task: Task[Any]
+    path: str
+    target: Any
+
+    def __call__(self) -> Any:
+        return self.task.draw(decode(Path(self.path), min_side=600), self.target)
+
+
+def images_of(sources: Iterable[str | Path]) -> list[Path]:
+    """Files as they are given, folders as the images in them, sorted. Raises DataError for what is not there."""
+    found: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            inside = sorted(path for path in source.rglob("*") if _is_image(path.relative_to(source)))
+            if not inside:
+                raise DataError(f"{source} holds no images: give image files, or a folder of them")
+            found.extend(inside)
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise DataError(f"{source} does not exist: give image files, or a folder of them")
+    if not found:
+        raise DataError("no images were given: name image files, or a folder of them")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not any(part.startswith(".") for part in path.parts)

@@ -1,0 +1,100 @@
+"""The part about the data: how much of what, what was left out, and how it looks."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from snellen.draw.chart import Chart
+from snellen.draw.charts import bars
+from snellen.report.album import EXAMPLES_BYTES, SHEET_BYTES, Album
+from snellen.report.source import Source
+from snellen.report.wording import SPLIT_NAMES, counted
+
+MAX_LEFT_OUT = 100  # files named
+MAX_EXAMPLE_CLASSES = 40
+MAX_EXAMPLES = 6  # of a class
+_EXAMPLE = re.compile(r"example-(\d+)-(\d+)\.(?:jpg|jpeg|png|webp)")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutReason:
+    """Files left out for one reason, with the first of them by name."""
+
+    reason: str
+    num: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """A few training pictures of a class, as URIs."""
+
+    name: str
+    pictures: tuple[Markup, ...]
+
+
+def class_chart(source: Source) -> Chart | None:
+    """Images of each class in each split; None when the folder lists no images."""
+    counts: dict[str, Counter[str]] = {split: Counter() for split in source.split_sizes}
+    for row in source.rows:
+        counts[row.get("split") or "all"].update(row.get("labels") or ["(no label)"])
+    if not counts:
+        return None
+    for split in counts.values():
+        split.update(dict.fromkeys(source.classes, 0))
+    caption = f"{counted(len(source.rows), 'image')} of {counted(len(source.classes), 'class', 'classes')}."
+    if len(source.classes) > 1:
+        sizes = Counter(label for row in source.rows for label in row.get("labels") or ())
+        sizes.update(dict.fromkeys(source.classes, 0))
+        caption += f" The largest has {max(sizes.values()):,}, the smallest {min(sizes.values()):,}."
+    parts = {SPLIT_NAMES.get(split, split): dict(count) for split, count in counts.items()}
+    return bars("Images per class", caption, parts, x_label="images")
+
+
+def left_out(source: Source) -> list[LeftOutReason]:
+    """The most frequent reason first; the first 100 files are named."""
+    by_reason: dict[str, list[str]] = {}
+    for each in source.data.get("left_out") or ():
+        by_reason.setdefault(str(each.get("reason", "")), []).append(str(each.get("path", "")))
+    room, found = MAX_LEFT_OUT, []
+    for reason, paths in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+        found.append(LeftOutReason(reason, len(paths), tuple(paths[:room])))
+        room -= len(found[-1].paths)
+    return found
+
+
+def examples(source: Source) -> list[Examples]:
+    """For each class its pictures ``example-<class index>-<i>``, no picture twice."""
+    files: dict[int, list[str]] = {}
+    for path in sorted((source.folder / "pictures").glob("example-*")):
+        if match := _EXAMPLE.fullmatch(path.name):
+            files.setdefault(int(match[1]), []).append(path.name)
+    album = Album(source.folder / "pictures", EXAMPLES_BYTES)
+    found = []
+    for index, names in sorted(files.items())[:MAX_EXAMPLE_CLASSES]:
+        pictures = [album.fresh(name, 160) for name in names[:MAX_EXAMPLES]]
+        shown = tuple(picture for picture in pictures if picture is not None)
+        if shown and index < len(source.classes):
+            found.append(Examples(source.classes[index], shown))
+    return found
+
+
+def contact_sheet(source: Source) -> Markup | None:
+    album = Album(source.folder / "pictures", SHEET_BYTES)
+    files = sorted((source.folder / "pictures").glob("contact_sheet.*"))
+    return album.picture(files[0].name, 1400) if files else None
+
+
+def split_note(source: Source) -> str:
+    """Who divided the data, in one sentence."""
+    match source.manifest.get("origin"):
+        case "user":
+            return "The data came divided, and was kept so."
+        case "snellen":
+            return "Snellen divided the data."
+        case _:
+            return ""

@@ -1,0 +1,128 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snellen.core.estimate import Estimate
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "all": "all"}
+
+# Name and meaning. What is not here is called by its own name.
+METRICS = {
+    "accuracy": ("Accuracy", "share of images that are named rightly"),
+    "balanced_accuracy": ("Balanced accuracy", "mean recall of the classes: a rare one counts as much as a common one"),
+    "top5_accuracy": ("Top-5 accuracy", "share of images whose class is among the five best guesses"),
+    "label_accuracy": ("Label accuracy", "share of yes/no decisions that are right"),
+    "subset_accuracy": ("All labels right", "share of images with every label right and none too many"),
+    "precision_macro": ("Precision, mean of classes", "of the images given a class, how many are of it"),
+    "recall_macro": ("Recall, mean of classes", "of the images of a class, how many are found"),
+    "f1_macro": ("F1, mean of classes", "one number for precision and recall together"),
+    "precision_micro": ("Precision, pooled", "over all decisions together"),
+    "recall_micro": ("Recall, pooled", "over all decisions together"),
+    "recall_weighted": ("Recall, weighted", "each class counts by its number of images"),
+    "precision_weighted": ("Precision, weighted", "each class counts by its number of images"),
+    "f1_weighted": ("F1, weighted", "each class counts by its number of images"),
+    "f1_micro": ("F1, pooled", "over all decisions together"),
+    "roc_auc": ("ROC area", "1 is perfect, 0.5 is chance"),
+    "average_precision": ("Average precision", "area below precision over recall, 1 is perfect"),
+    "mean_average_precision": ("Mean average precision", "area below precision over recall, mean of the labels"),
+    "log_loss": ("Log loss", "how surprised the probabilities are by the truth: lower is better"),
+}
+_SHARES = ("accuracy", "precision", "recall", "f1", "error", "sensitivity", "specificity", "ece")
+_NOT_SHARES = ("average_precision",)
+
+
+def metric_name(metric: str) -> str:
+    return METRICS[metric][0] if metric in METRICS else metric.replace("_", " ").capitalize()
+
+
+def metric_meaning(metric: str) -> str:
+    return METRICS[metric][1] if metric in METRICS else ""
+
+
+def is_share(metric: str) -> bool:
+    """True for metrics that are read in percent."""
+    return any(word in metric for word in _SHARES) and not any(word in metric for word in _NOT_SHARES)
+
+
+def percent(fraction: float, n: int) -> str:
+    """``0.9738, 153`` -> ``97.4 %``: no more digits than n images can tell apart."""
+    digits = 0 if n < 50 else 1 if n < 20_000 else 2
+    return f"{100 * fraction:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def confidence(probability: float) -> str:
+    """``0.647`` -> ``65 %``. Only what is certain is called 100 %."""
+    return "over 99\N{NO-BREAK SPACE}%" if 0.995 <= probability < 1 else percent(probability, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """An estimate, ready to be read: ``97.4 %``, ``93.5 to 99.0 %``, ``153``, and the fractions for a bar."""
+
+    value: str
+    interval: str
+    n: str
+    fraction: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def reading(metric: str, fields: Mapping[str, Any]) -> Reading:
+    estimate = Estimate.from_json(fields)
+    share = is_share(metric)
+    n = f"{estimate.n:,}"
+    if not math.isfinite(estimate.value):
+        return Reading("not defined", "", n)
+    low, high = estimate.low, estimate.high
+    if share:
+        value = percent(estimate.value, estimate.n)
+        interval = "" if low is None or high is None else _span(percent(low, estimate.n), percent(high, estimate.n))
+        return Reading(value, interval, n, estimate.value, low, high)
+    return Reading(f"{estimate.value:.3f}", "" if low is None or high is None else f"{low:.3f} to {high:.3f}", n)
+
+
+def _span(low: str, high: str) -> str:
+    return f"{low[:-2]} to {high}"
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``1,234 images``."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def plain(value: Any, limit: int = 12) -> str:
+    """A JSON value as text: short, and without brackets. Of long lists the first ``limit`` entries are told."""
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4g}"
+        case int():
+            return f"{value:,}" if abs(value) >= 10_000 else str(value)
+        case dict():
+            told = [f"{str(name).replace('_', ' ')} {plain(each)}" for name, each in list(value.items())[:limit]]
+            separator = "; "
+        case list() | tuple():
+            told = [plain(each) for each in value[:limit]]
+            separator = "; " if any(isinstance(each, dict | list) for each in value[:limit]) else ", "
+        case _:
+            return str(value)
+    rest = len(value) - limit
+    return separator.join([*told, f"and {rest:,} more"] if rest > 0 else told)

@@ -1,0 +1,1 @@
+"""What is learnt from images: the contract, and one slice per task."""

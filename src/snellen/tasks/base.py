@@ -1,0 +1,144 @@
+"""The contract that a task fulfils. Everything else in Snellen works with any task through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from snellen.core.errors import ConfigError, did_you_mean
+from snellen.core.estimate import Estimate
+from snellen.core.record import Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor, nn
+
+    from snellen.core.finding import Check
+    from snellen.core.plan import Plan
+    from snellen.core.sample import Batch
+    from snellen.draw.chart import Chart
+
+TargetT = TypeVar("TargetT")
+AnyTargetT = TypeVar("AnyTargetT", contravariant=True)
+
+TASKS: dict[str, str] = {
+    "classification": "snellen.tasks.classification.task:Classification",
+    "multilabel": "snellen.tasks.classification.task:MultiLabel",
+}
+
+
+class Metrics(Protocol[AnyTargetT]):
+    """Collects predictions and truth over a whole set, then computes: never a mean of batches."""
+
+    def update(self, predicted: Sequence[AnyTargetT], truth: Sequence[AnyTargetT]) -> None: ...
+
+    def compute(
+        self, *, intervals: bool = True, groups: Sequence[str] | None = None, seed: int = 0
+    ) -> dict[str, Estimate]: ...
+
+
+class Task(ABC, Generic[TargetT]):
+    """One kind of question to ask of images. An instance knows the class names and nothing else.
+
+    name      as in TASKS
+    headline  the metric, higher is better, that picks the best checkpoint and heads the report
+    """
+
+    name: ClassVar[str]
+    headline: ClassVar[str]
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+
+    # --- data
+
+    @abstractmethod
+    def target(self, record: Record) -> TargetT:
+        """The truth that ``record`` states. Raises DataError when it states none of this kind."""
+
+    def warp(self, target: TargetT, matrix: np.ndarray, size: tuple[int, int]) -> TargetT:
+        """``target`` after ``matrix`` [3, 3] warped its image to ``size``. Labels of whole images do not move."""
+        return target
+
+    # --- learning
+
+    @abstractmethod
+    def build_model(self, plan: Plan) -> nn.Module:
+        """The network, its weights still random: images [n, 3, h, w] with values 0..255 -> raw outputs."""
+
+    @abstractmethod
+    def criterion(self, outputs: Any, batch: Batch[TargetT], plan: Plan) -> dict[str, Tensor]:
+        """Named loss terms, scalars; the loop minimises their sum."""
+
+    def losses(self, model: nn.Module, batch: Batch[TargetT], plan: Plan) -> dict[str, Tensor]:
+        """A training step's forward pass. Models that compute their loss inside ``forward`` override it."""
+        return self.criterion(model(batch.images), batch, plan)
+
+    def assess(
+        self, model: nn.Module, batch: Batch[TargetT], plan: Plan
+    ) -> tuple[dict[str, Tensor], Sequence[TargetT]]:
+        """Losses and predictions from one forward pass, for validation."""
+        outputs = model(batch.images)
+        return self.criterion(outputs, batch, plan), self.decode(outputs)
+
+    def fit_probe(
+        self, features: Tensor, targets: Sequence[TargetT], groups: Sequence[str], seed: int
+    ) -> Mapping[str, Tensor] | None:
+        """The head's weights, by name, fitted on frozen ``features`` [n, d]; None when this task has no such head.
+
+        ``groups`` [n] names what must not be parted when the strength of the regularisation is cross-validated.
+        """
+        return None
+
+    # --- results
+
+    @abstractmethod
+    def decode(self, outputs: Any) -> Sequence[TargetT]:
+        """Raw outputs -> one prediction an image, with scores."""
+
+    @abstractmethod
+    def metrics(self) -> Metrics[TargetT]: ...
+
+    @abstractmethod
+    def majority(self, train: Sequence[TargetT], num: int) -> Sequence[TargetT]:
+        """What the trivial baseline predicts for ``num`` images: the same for each, learnt from ``train`` alone."""
+
+    @abstractmethod
+    def mistakes(self, predicted: Sequence[TargetT], truth: Sequence[TargetT], limit: int) -> list[dict[str, Any]]:
+        """The most confident errors first: index, truth, predicted (text) and confidence (0..1)."""
+
+    @abstractmethod
+    def arrays(self, predicted: Sequence[TargetT], truth: Sequence[TargetT]) -> dict[str, np.ndarray]:
+        """What is written to predictions/ so that anyone can recompute the metrics."""
+
+    @abstractmethod
+    def describe(self, predicted: TargetT) -> dict[str, Any]:
+        """A prediction as JSON-able fields: label, confidence, probabilities."""
+
+    @abstractmethod
+    def caption(self, target: TargetT) -> str:
+        """A few words that say what ``target`` is."""
+
+    @abstractmethod
+    def draw(self, image: np.ndarray, target: TargetT) -> Image.Image:
+        """The image uint8 [H, W, 3] with the target drawn on it."""
+
+    def charts(self, arrays: Mapping[str, np.ndarray]) -> list[Chart]:
+        """Pictures of the results, from what ``arrays`` wrote."""
+        return []
+
+    def checks(self) -> Sequence[Check[Any]]:
+        """This task's own checks of the data, beside those that hold for every task."""
+        return ()
+
+
+def create_task(name: str, classes: Sequence[str]) -> Task[Any]:
+    """Raises ConfigError for an unknown name, with the nearest known one."""
+    if name not in TASKS:
+        raise ConfigError(f"task = '{name}' is not known{did_you_mean(name, TASKS)}")
+    module, _, attribute = TASKS[name].partition(":")
+    task: Task[Any] = getattr(import_module(module), attribute)(classes)
+    return task

@@ -1,0 +1,1 @@
+"""Which class, or which classes, an image belongs to."""

@@ -1,0 +1,141 @@
+"""The network and its plan, built from what is known of the data and measured on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from snellen.core.config import Config
+from snellen.core.device import available_cores, choose_device, has_fast_bf16
+from snellen.core.plan import Plan
+from snellen.core.record import SPLITS
+from snellen.core.seeds import keyed_permutation, keyed_seed
+from snellen.data.loader import ImageSet, stack
+from snellen.data.store import ImageStore
+from snellen.data.survey import Survey, task_of
+from snellen.nn.backbone import load_pretrained
+from snellen.nn.catalog import Provenance
+from snellen.nn.placement import to_layout
+from snellen.nn.precision import arithmetic, fastest, train_depthwise_in_fp32
+from snellen.tasks.base import Task, create_task
+from snellen.train.mirror import flip_is_safe
+from snellen.train.resolve import ModelChoice, TrainingFacts, resolve
+
+_TRIAL_IMAGES = 8  # images in a measurement of speed
+_MIRROR_IMAGES = 1500  # images that are asked whether they may be mirrored
+
+
+def sides_of(survey: Survey, task: Task[Any], store: ImageStore) -> dict[str, ImageSet]:
+    """The image sets of the splits that have images."""
+    sides: dict[str, ImageSet] = {}
+    for split in SPLITS:
+        records = survey.side(split)
+        if records:
+            sides[split] = ImageSet(records=records, targets=[task.target(record) for record in records], store=store)
+    return sides
+
+
+def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageStore) -> tuple[Plan, nn.Module]:
+    """The plan, but for the arithmetic of the training step, and the network with its starting weights."""
+    task = create_task(task_of(config, survey.listing), survey.manifest.classes)
+    train = survey.side("train")
+    mean, std = _channel_statistics(survey)
+    safe, told = _may_mirror(choice, store, survey)
+    facts = TrainingFacts(
+        task=task.name,
+        classes=survey.manifest.classes,
+        data_digest=survey.manifest.digest,
+        num_train=len(train),
+        channel_mean=mean,
+        channel_std=std,
+        device=choose_device(config.device),
+        cores=available_cores(),
+        flip_is_safe=safe,
+        flip_reason=told,
+    )
+    draft = resolve(config, choice, facts)
+    model, provenance = build_network(draft, task)
+    seconds = _inference_seconds(config, model, draft, [store.prepared(record) for record in train[:_TRIAL_IMAGES]])
+    return resolve(config, choice, replace(facts, provenance=provenance, inference_seconds=seconds)), model
+
+
+def build_network(plan: Plan, task: Task[Any]) -> tuple[nn.Module, Provenance]:
+    """The network that ``plan`` describes with its starting weights, on its device; sets the thread count."""
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(keyed_seed("weights", plan.seed))
+    model = task.build_model(plan)
+    backbone = model.get_submodule("backbone")
+    provenance = load_pretrained(backbone, plan.model, file=plan.weights, pretrained=plan.pretrained)
+    model = to_layout(model.to(torch.device(plan.device)), plan.channels_last)
+    train_depthwise_in_fp32(model)
+    return model, provenance
+
+
+def _channel_statistics(survey: Survey) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation per channel over the training images, each image weighing the same; 0..1."""
+    facts = [survey.facts[record.id] for record in survey.side("train")]
+    mean = np.mean([fact.channel_means for fact in facts], axis=0)
+    variance = np.mean([fact.channel_squares for fact in facts], axis=0) - mean**2
+    std = np.sqrt(np.maximum(variance, 1e-4))
+    return tuple(float(value) for value in mean), tuple(float(value) for value in std)  # type: ignore[return-value]
+
+
+def _may_mirror(choice: ModelChoice, store: ImageStore, survey: Survey) -> tuple[bool, str]:
+    """Only tiny images are asked: photographs' nearest neighbours by pixels say nothing."""
+    if not choice.tiny or survey.listing.multi_label:
+        return True, ""
+    train = survey.side("train")
+    classes = np.array([survey.manifest.classes.index(record.labels[0]) for record in train])
+    order = keyed_permutation(len(train), "mirror")[:_MIRROR_IMAGES]
+    return flip_is_safe(np.stack([store.prepared(train[i]) for i in order]), classes[order])
+
+
+def _inference_seconds(config: Config, model: nn.Module, plan: Plan, images: list[np.ndarray]) -> dict[str, float]:
+    device = torch.device(plan.device)
+    if config.precision != "auto" or not has_fast_bf16(device) or plan.vary_by_batch:
+        return {}
+    pixels = _pixels(images, plan)
+    model.eval()
+
+    def infer(precision: str) -> Callable[[], object]:
+        def once() -> object:
+            with torch.inference_mode(), arithmetic(device, precision):
+                return float(model(pixels).float().sum())
+
+        return once
+
+    return fastest({"fp32": infer("fp32"), "bf16": infer("bf16")})
+
+
+def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageSet) -> dict[str, float]:
+    """Seconds of a forward and backward pass in either arithmetic. Leaves no gradient and no statistic behind."""
+    device = torch.device(plan.device)
+    if config.precision != "auto" or not has_fast_bf16(device) or len(train) < _TRIAL_IMAGES:
+        return {}
+    pixels = _pixels([train.store.prepared(record) for record in train.records[:_TRIAL_IMAGES]], plan)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train()
+
+    def step(precision: str) -> Callable[[], object]:
+        def once() -> object:
+            with arithmetic(device, precision):
+                total = model(pixels).float().logsumexp(1).mean()
+            total.backward()
+            return float(total.detach())
+
+        return once
+
+    seconds = fastest({"fp32": step("fp32"), "bf16": step("bf16")})
+    model.zero_grad()
+    model.load_state_dict(before)
+    return seconds
+
+
+def _pixels(images: list[np.ndarray], plan: Plan) -> Tensor:
+    layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+    return stack(images).to(torch.device(plan.device)).contiguous(memory_format=layout)

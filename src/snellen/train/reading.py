@@ -1,0 +1,38 @@
+"""The data, read at the size that the model needs. No torch: it is still being imported meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from snellen.core.config import Config
+from snellen.core.console import Console
+from snellen.core.device import available_cores, available_memory
+from snellen.data.store import ImageStore
+from snellen.data.survey import Survey, image_sizes, read_listing, survey
+from snellen.train.resolve import ModelChoice, choose_model
+
+_MEMORY_SHARE = 0.4  # of what is free, for decoded pixels
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    survey: Survey
+    store: ImageStore
+    choice: ModelChoice
+
+
+def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
+    """Read the headers to learn the size that is needed, then every image once. Raises DataError, ConfigError."""
+    workers = max(2, available_cores())
+    name, listing = read_listing(config, cache)
+    choice = choose_model(config, image_sizes(listing.records, workers))
+    store = ImageStore(
+        preprocessing=choice.preprocessing,
+        budget=int(_MEMORY_SHARE * available_memory()),
+        keep_sources=not choice.tiny and config.epochs != 0,
+    )
+    min_side = choice.preprocessing.decode_min_side
+    known = survey(name, listing, config, console=console, workers=workers, min_side=min_side, keep=store.keep)
+    store.forget_sources({row.id for row in known.manifest.rows if row.split != "train"})
+    return TrainingData(known, store, choice)

@@ -1,0 +1,238 @@
+"""From settings to a plan: every 'auto' is resolved here, with a reason, by functions without side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TypeVar, cast
+
+import numpy as np
+
+from snellen.core.config import Config
+from snellen.core.errors import ConfigError
+from snellen.core.plan import Plan
+from snellen.core.preprocessing import Fit, Preprocessing
+from snellen.data.augment import Augmentation
+from snellen.data.loader import steps_per_epoch
+from snellen.nn.catalog import EMBEDDED_MODEL, SMALL_RESNET, BackboneFacts, Provenance, backbone_facts
+
+NumberT = TypeVar("NumberT", int, float)
+
+TINY_SIDE = 64  # pixels: up to here a photograph's network sees little but enlarged blocks
+_WIDE = 2.0  # aspect ratio from which a centre crop would lose half of the image
+_UNKNOWN_MEAN = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """What must be known before the images are decoded: at which size they are needed."""
+
+    model: str
+    pretrained: bool
+    preprocessing: Preprocessing
+    reasons: Mapping[str, str]
+
+    @property
+    def tiny(self) -> bool:
+        return self.model == SMALL_RESNET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFacts:
+    """What the settings are resolved against. ``seconds`` are measured times by precision, empty before measuring."""
+
+    task: str
+    classes: tuple[str, ...]
+    data_digest: str
+    num_train: int
+    channel_mean: tuple[float, float, float]
+    channel_std: tuple[float, float, float]
+    device: str
+    cores: int
+    flip_is_safe: bool = True
+    flip_reason: str = ""
+    provenance: Provenance = field(default_factory=lambda: Provenance("", ""))
+    inference_seconds: Mapping[str, float] = field(default_factory=dict)
+    training_seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def choose_model(config: Config, sizes: Sequence[tuple[int, int]]) -> ModelChoice:
+    """sizes: (width, height) of the images, in pixels. Raises ConfigError for an unknown model."""
+    reasons: dict[str, str] = {}
+    side = float(np.median([min(size) for size in sizes]))
+    model = config.model
+    if model == "auto":
+        model = SMALL_RESNET if side <= TINY_SIDE and config.weights is None else EMBEDDED_MODEL
+        reasons["model"] = (
+            f"half of the images are at most {side:.0f} pixels on their short side: a small network from scratch fits"
+            if model == SMALL_RESNET
+            else "a light network whose ImageNet weights are built in"
+        )
+    facts = backbone_facts(model)
+    pretrained = facts is not None and (config.pretrained or config.weights is not None)
+    input_size = _input_size(config, facts, side, reasons)
+    fit = _fit(config, facts, sizes, reasons)
+    preprocessing = Preprocessing(
+        input_size=(input_size, input_size),
+        fit=fit,
+        crop_fraction=facts.crop_fraction if facts is not None and fit == "center crop" else 1.0,
+        mean=facts.mean if facts is not None and pretrained else _UNKNOWN_MEAN,
+        std=facts.std if facts is not None and pretrained else _UNKNOWN_MEAN,
+    )
+    return ModelChoice(model=model, pretrained=pretrained, preprocessing=preprocessing, reasons=reasons)
+
+
+def _input_size(config: Config, facts: BackboneFacts | None, side: float, reasons: dict[str, str]) -> int:
+    if config.input_size != "auto":
+        return config.input_size
+    if facts is not None:
+        reasons["input_size"] = "the size that the weights were trained at"
+        return facts.input_size
+    reasons["input_size"] = "the size that the images have"
+    return int(min(max(8, round(side)), TINY_SIDE))
+
+
+def _fit(config: Config, facts: BackboneFacts | None, sizes: Sequence[tuple[int, int]], reasons: dict[str, str]) -> Fit:
+    if config.fit != "auto":
+        return config.fit
+    aspects = [max(size) / max(1, min(size)) for size in sizes]
+    wide = float(np.quantile(aspects, 0.9))
+    if facts is None or wide > _WIDE:
+        reasons["fit"] = (
+            "tiny images are used whole" if facts is None else f"one image in ten is {wide:.1f} times as long as wide"
+        )
+        return "squash"
+    reasons["fit"] = "how the weights were trained; one image in ten at most is more than twice as long as wide"
+    return "center crop"
+
+
+def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
+    """Everything else. Raises ConfigError for settings that contradict each other."""
+    reasons = dict(choice.reasons)
+    _check(config, choice, facts)
+    preprocessing = choice.preprocessing
+    if not choice.pretrained:
+        preprocessing = replace(preprocessing, mean=facts.channel_mean, std=facts.channel_std)
+        reasons["standardisation"] = "mean and standard deviation of the training images alone"
+    else:
+        reasons["standardisation"] = "the mean and standard deviation that the weights were trained with"
+    auto = _Auto(config, reasons)
+    batch_size = auto("batch_size", *_batch_size(choice, facts))
+    epochs = auto("epochs", *_epochs(choice, facts))
+    head_epochs = auto(
+        "head_epochs", *((1, "the head settles first") if choice.pretrained else (0, "no head to settle"))
+    )
+    head_epochs = head_epochs if epochs else 0
+    steps = steps_per_epoch(facts.num_train, batch_size)
+    augmentation = _augmentation(config, choice, facts, reasons)
+    lr, body_lr = (1e-3, 1e-4) if choice.pretrained else (3e-3, 3e-3)
+    return Plan(
+        task=facts.task,
+        classes=facts.classes,
+        data_digest=facts.data_digest,
+        model=choice.model,
+        pretrained=choice.pretrained,
+        weights=config.weights,
+        weights_source=facts.provenance.source,
+        weights_license=facts.provenance.license,
+        preprocessing=preprocessing,
+        epochs=epochs,
+        head_epochs=head_epochs,
+        batch_size=batch_size,
+        optimizer="AdamW",
+        lr=auto("lr", lr, "a sound rate for AdamW on a new head" if choice.pretrained else "a sound rate for AdamW"),
+        body_lr=auto("body_lr", body_lr, "a tenth of the head's: pretrained layers need little change")
+        if choice.pretrained
+        else auto("body_lr", body_lr, "the same as the head's: everything starts from scratch"),
+        weight_decay=auto("weight_decay", 0.05, "usual for AdamW"),
+        label_smoothing=auto("label_smoothing", 0.1 if len(facts.classes) > 1 else 0.0, "keeps confidence in bounds"),
+        dropout=0.0,
+        clip_norm=1.0,
+        warmup_steps=min(steps, 100),
+        ema=auto(
+            "ema", 0.99 if steps * epochs < 2000 else 0.999, "averages over about the last hundredth of the steps"
+        ),
+        patience=auto("patience", max(3, epochs // 3), "a third of the epochs"),
+        augmentation=asdict(augmentation),
+        vary_by_batch=choice.tiny,
+        probe="features" if choice.pretrained else "pixels",
+        time_limit=config.time_limit,
+        train_precision=_precision("train_precision", config, facts.training_seconds, reasons),
+        precision=_precision("precision", config, facts.inference_seconds, reasons),
+        channels_last=not choice.tiny or facts.device == "cpu",
+        device=facts.device,
+        threads=auto("threads", facts.cores, "all cores that this process may use"),
+        workers=auto("workers", max(2, min(8, facts.cores)), "threads that read images while the network computes"),
+        seed=config.seed,
+        reasons=reasons,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Auto:
+    """The user's value, or ours with its reason noted."""
+
+    config: Config
+    reasons: dict[str, str]
+
+    def __call__(self, name: str, value: NumberT, reason: str) -> NumberT:
+        given = getattr(self.config, name)
+        if given != "auto":
+            return cast(NumberT, given)
+        self.reasons[name] = reason
+        return value
+
+
+def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
+    if config.epochs == 0 and not choice.pretrained:
+        raise ConfigError(
+            f"epochs = 0 leaves '{choice.model}' untrained: a linear probe needs a pretrained model, such as "
+            f"--model {EMBEDDED_MODEL}"
+        )
+    if config.head_epochs not in ("auto", 0) and not choice.pretrained:
+        raise ConfigError("head_epochs trains the head of a pretrained model alone; this model starts from scratch")
+
+
+def _batch_size(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
+    largest = 64 if choice.tiny or facts.device != "cpu" else 32
+    fitting = 2 ** int(np.log2(max(8, facts.num_train / 8)))
+    size = int(min(largest, fitting))
+    return size, f"{facts.num_train} training images give {steps_per_epoch(facts.num_train, size)} steps an epoch"
+
+
+def _epochs(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
+    """Enough passes for a sound result, more for little data; on a CPU fine-tuning is kept short."""
+    if choice.pretrained:
+        low, high, images = (3, 15, 1500) if facts.device == "cpu" else (8, 30, 6000)
+    else:
+        low, high, images = 10, 60, 120_000
+    epochs = int(np.clip(round(images / facts.num_train), low, high))
+    return epochs, f"{facts.num_train} training images seen {epochs} times; more with --epochs"
+
+
+def _augmentation(config: Config, choice: ModelChoice, facts: TrainingFacts, reasons: dict[str, str]) -> Augmentation:
+    kind = config.augment
+    if kind == "auto":
+        kind = "tiny" if choice.tiny else "photos"
+        reasons["augmentation"] = (
+            "small shifts: crops of tiny images lose too much" if choice.tiny else "random crops, flips and light"
+        )
+    if kind == "none":
+        return Augmentation.none()
+    settings = Augmentation.for_tiny_images() if kind == "tiny" else Augmentation.for_photos()
+    if not facts.flip_is_safe:
+        settings = replace(settings, hflip=0.0)
+        reasons["augmentation"] = f"{reasons.get('augmentation', 'as asked')}; no mirroring: {facts.flip_reason}"
+    return settings
+
+
+def _precision(name: str, config: Config, seconds: Mapping[str, float], reasons: dict[str, str]) -> str:
+    if config.precision != "auto":
+        return config.precision
+    if not seconds:
+        reasons[name] = "this machine has no fast bf16" if name == "precision" else "as measured, or fp32"
+        return "fp32"
+    best = min(seconds, key=lambda precision: seconds[precision])
+    ratio = max(seconds.values()) / seconds[best]
+    reasons[name] = f"measured here: {ratio:.2f} times as fast as the other"
+    return best

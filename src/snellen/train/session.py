@@ -1,0 +1,46 @@
+"""What the stages of one training run hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from snellen.core.config import Config
+from snellen.core.console import Console
+from snellen.core.plan import Plan
+from snellen.core.run import RunFolder
+from snellen.data.loader import ImageSet
+from snellen.data.survey import Survey
+from snellen.evaluate import groups_of
+from snellen.tasks.base import Task
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """The run folder, the data, the plan and the network.
+
+    sides  image sets by split
+    cache  folder for what is kept between runs
+    """
+
+    config: Config
+    survey: Survey
+    sides: Mapping[str, ImageSet]
+    task: Task[Any]
+    plan: Plan
+    model: nn.Module
+    run: RunFolder
+    console: Console
+    cache: Path
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """sha256 of each image's file."""
+        return {image_id: facts.sha256 for image_id, facts in self.survey.facts.items()}
+
+    def groups(self, split: str) -> list[str] | None:
+        return groups_of(self.sides[split].records)

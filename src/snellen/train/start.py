@@ -1,0 +1,71 @@
+"""How a training run begins: with a plan that is written down, or one that is read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from snellen.core.allocator import keep_memory
+from snellen.core.config import Config
+from snellen.core.console import Console
+from snellen.core.errors import RunError
+from snellen.core.files import write_text
+from snellen.core.plan import Plan
+from snellen.core.run import RunFolder
+from snellen.tasks.base import create_task
+from snellen.train.build import build_network, sides_of
+from snellen.train.environment import environment
+from snellen.train.reading import TrainingData
+from snellen.train.session import Session
+
+
+def begin(
+    run: RunFolder, config: Config, data: TrainingData, made: tuple[Plan, nn.Module], cache: Path, console: Console
+) -> Session:
+    """Write what makes the run resumable, before anything long begins, and say what is planned."""
+    plan, model = made
+    write_text(run.path / "config.toml", config.to_toml())
+    run.write_json("plan.json", plan.to_json())
+    run.write_json("environment.json", environment(plan, keeps_memory=keep_memory()))
+    tell_plan(plan, console)
+    return _session(run, config, data, plan, model, cache, console)
+
+
+def resume(run: RunFolder, config: Config, data: TrainingData, cache: Path, console: Console) -> Session:
+    """Raises RunError when the data is no longer what the run was started with."""
+    plan = run.plan
+    if plan.data_digest != data.survey.manifest.digest:
+        raise RunError(f"the data has changed since {run.path} was started: put it back, or train anew")
+    model, _ = build_network(plan, create_task(plan.task, plan.classes))
+    run.set_status("running")
+    return _session(run, config, data, plan, model, cache, console)
+
+
+def _session(
+    run: RunFolder, config: Config, data: TrainingData, plan: Plan, model: nn.Module, cache: Path, console: Console
+) -> Session:
+    task = create_task(plan.task, plan.classes)
+    sides = sides_of(data.survey, task, data.store)
+    return Session(
+        config=config,
+        survey=data.survey,
+        sides=sides,
+        task=task,
+        plan=plan,
+        model=model,
+        run=run,
+        console=console,
+        cache=cache,
+    )
+
+
+def tell_plan(plan: Plan, console: Console) -> None:
+    """The choices that were made for the user, each with its reason."""
+    width, height = plan.preprocessing.input_size
+    console.say(f"Model: {plan.model} at {width} x {height} pixels; weights: {plan.weights_source}")
+    console.say(f"  licence of the weights: {plan.weights_license}")
+    for name, reason in plan.reasons.items():
+        value = getattr(plan, name, None)
+        shown = f" = {value}" if isinstance(value, str | int | float) else ""
+        console.say(f"  {name}{shown}: {reason}")

@@ -1,0 +1,45 @@
+"""Reasons to stop in good order: the user's Ctrl-C, a request to terminate, the end of the time that was given."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from types import FrameType
+
+INTERRUPTED = "interrupted"
+OUT_OF_TIME = "time limit"
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class StopRequests:
+    """Within the block the first Ctrl-C (or SIGTERM, SIGHUP) asks to stop; a second one interrupts at once.
+
+    deadline  ``time.monotonic()`` seconds, or None
+    """
+
+    def __init__(self, deadline: float | None) -> None:
+        self.deadline = deadline
+        self._asked = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            self._previous = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __call__(self) -> str | None:
+        if self._asked:
+            return INTERRUPTED
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return OUT_OF_TIME
+        return None

@@ -1,0 +1,76 @@
+"""What every test stands on: one thread per worker, the same hypothesis examples each time, and no network."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# xdist already fills the cores; a library that takes all of them in each worker makes the suite slower, not faster.
+# These are read when a library loads, so they stand here, and the processes that tests start inherit them.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+if "torch" in sys.modules:
+    sys.modules["torch"].set_num_threads(1)
+
+settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("ci")
+
+
+def is_local(host: str | bytes | None) -> bool:
+    """True for this machine: a loopback address, ``localhost``, or no host at all."""
+    name = host.decode() if isinstance(host, bytes) else host
+    if name in (None, "", "localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """A test that reaches for another machine fails at once, whatever the code under test would catch.
+
+    It guards this process only; a command that a test starts must be given no reason to use the network.
+    """
+
+    def refuse(host: object) -> None:
+        pytest.fail(f"a test reached for the network: {host!r}", pytrace=True)
+
+    def guarded(connect: Any) -> Any:
+        def checked(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not is_local(address[0]):
+                refuse(address)
+            return connect(self, address)
+
+        return checked
+
+    look_up = socket.getaddrinfo
+
+    def checked_look_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if not is_local(host):
+            refuse(host)
+        return look_up(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+        patch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+        patch.setattr(socket, "getaddrinfo", checked_look_up)
+        yield
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own: hand it over as ``cache``; code that takes the default finds it as well."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
