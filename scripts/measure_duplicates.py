@@ -83,7 +83,7 @@ CHANGES: dict[str, Change] = {
 
 
 def facts_of(images: dict[str, Image.Image], folder: Path) -> dict[str, ImageFacts]:
-    records = []
+    records: list[Record] = []
     for name, image in images.items():
         path = folder / f"{len(records)}.png"
         image.save(path, compress_level=1)

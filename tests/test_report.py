@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from run_folders import HOSTILE, write_json, write_run
 from snellen.core.errors import RunError
 from snellen.core.estimate import Estimate
 from snellen.report import summary
@@ -27,20 +28,6 @@ from snellen.report.notebook import run_as_html
 from snellen.report.wording import confidence, duration, percent, plain, reading
 
 MAX_PAGE = 5_000_000  # bytes
-HOSTILE = (
-    "</script><img src=x onerror=alert(1)>",
-    '"><svg onload=alert(1)>',
-    "\u202egpj.exe",
-    "NUL\x00 and \x1b[31m",
-    "{{ 7 * 7 }} {% raw %}",
-    "$\\frac{1}{0",
-    "'; DROP TABLE images; --",
-    "</style><base href=//evil.example>",
-    "-->",
-    "x" * 4096,
-    "\udcff not UTF-8",
-    "名前 😀 مرحبا",
-)
 OPTIONAL = (
     "plan.json",
     "data.json",
@@ -51,95 +38,6 @@ OPTIONAL = (
     "predictions",
     "pictures",
 )
-
-
-def estimate(value: float, n: int) -> dict[str, Any]:
-    return Estimate(
-        value=value, n=n, low=max(0.0, value - 0.05), high=min(1.0, value + 0.02), method="wilson"
-    ).to_json()
-
-
-def numbers(value: float, n: int, classes: list[str]) -> dict[str, Any]:
-    return {
-        "accuracy": estimate(value, n),
-        "f1_macro": estimate(value - 0.01, n),
-        "recall_micro": estimate(value, n),
-        "log_loss": Estimate(value=0.3127, n=n).to_json(),
-        **{f"recall/{name}": estimate(value - i / (9 * len(classes)), n) for i, name in enumerate(classes)},
-    }
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")  # escapes what is not ASCII, also lone surrogates
-
-
-def write_events(folder: Path) -> None:
-    events: list[dict[str, Any]] = [{"event": "probe", "seconds": 3.0, "val/accuracy": 0.8}]
-    for i in range(6):
-        events.append({"event": "step", "step": i + 1, "train/step_loss": 1 / (i + 1), "lr": 0.01 * (6 - i)})
-        phase, epoch = ("head", i + 1) if i < 2 else ("body", i - 1)
-        events.append(
-            {"event": "epoch", "phase": phase, "epoch": epoch, "step": i + 1, "seconds": 5.0 * i, "lr": 0.01}
-            | {"train/loss": 1 / (i + 1), "val/loss": 1.2 / (i + 1), "val/accuracy": 0.8 + i / 50}
-        )
-    text = "".join(json.dumps(event) + "\n" for event in events)
-    (folder / "metrics.jsonl").write_text(text + '{"event": "epo', encoding="utf-8")  # killed while writing
-
-
-def write_run(
-    folder: Path, classes: list[str], *, num_rows: int = 60, num_test: int = 40, num_pictures: int = 3, side: int = 64
-) -> Path:
-    """A finished run on pictures of noise, as training would leave it."""
-    rng = np.random.default_rng(0)
-    (folder / "predictions").mkdir(parents=True)
-    (folder / "pictures").mkdir()
-    (folder / "STATUS").write_text("done\n")
-    rows = [
-        {"id": f"{i}.jpg", "labels": [classes[i % len(classes)]], "split": ("train", "val", "test")[i // 2 % 3]}
-        for i in range(num_rows)
-    ]
-    manifest = {"classes": classes, "rows": rows, "origin": "snellen", "reasons": ["Divided 70/15/15."], "digest": "0"}
-    left_out = [{"path": f"{name}.jpg", "reason": f"cannot be decoded: {name}"} for name in classes[:20]]
-    data: dict[str, Any] = {"version": 1, "name": classes[0], "task": "classification", "format": "folder"}
-    write_json(folder / "data.json", {**data, "manifest": manifest, "left_out": left_out, "summary": {}})
-    truth = rng.integers(0, len(classes), num_test)
-    scores = rng.random((num_test, len(classes)), dtype=np.float32)
-    scores[np.arange(num_test), truth] += 1
-    save_file({"scores": scores, "truth": truth}, folder / "predictions" / "test.safetensors")
-    names = ["contact_sheet.webp"]
-    names += [f"example-{i}-{k}.webp" for i in range(min(len(classes), 100)) for k in range(num_pictures)]
-    names += [f"mistake-{k:03}.webp" for k in range(num_pictures)]
-    for name in names:
-        pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "pictures" / name, "BMP")
-    mistakes = [
-        {"id": f"{classes[k % len(classes)]}.jpg", "truth": classes[0], "predicted": classes[-1], "confidence": 0.98}
-        | {"picture": f"pictures/mistake-{k:03}.webp"}
-        for k in range(num_pictures)
-    ]
-    splits = {"val": numbers(0.95, 20, classes), "test": numbers(0.9321, num_test, classes)}
-    baselines = {
-        "majority": {"test": {"accuracy": estimate(0.5, num_test)}, "val": {"accuracy": estimate(0.5, 20)}},
-        "linear probe": {"test": {"accuracy": estimate(0.8712, num_test)}, "val": {"accuracy": estimate(0.88, 20)}},
-    }
-    results = {"version": 1, "headline": "accuracy", "verdict": f"Good at {classes[0]}.", "shipped": "fine-tuned"}
-    results |= {"best_epoch": 5, "seconds": 250.0, "splits": splits, "baselines": baselines, "mistakes": mistakes}
-    write_json(folder / "results.json", results)
-    choices = {"task": "classification", "model": classes[0], "epochs": 4, "augmentation": {"flip": True, "x": [1, 2]}}
-    write_json(
-        folder / "plan.json", {"version": 1, "choices": choices, "reasons": {"epochs": f"As {classes[0]} says."}}
-    )
-    finding: dict[str, Any] = {
-        "code": "leak-across-splits",
-        "message": f"{classes[0]} is in both.",
-        "advice": f"Remove {classes[0]}.",
-    }
-    finding |= {"evidence": {classes[0]: 1, "pairs": [classes[0]]}, "images": classes[:30]}
-    quiet = {"code": "few-images", "severity": "info", "message": "Few images.", "advice": "Nothing."}
-    write_json(folder / "findings.json", [quiet, {**finding, "severity": "serious"}])
-    write_json(folder / "environment.json", {"run_version": 1, "python": "3.11", "command": ["train", classes[0]]})
-    write_events(folder)
-    return folder
 
 
 class Page(HTMLParser):
@@ -296,6 +194,30 @@ def test_a_run_that_is_not_done_says_so(tmp_path: Path, status: str) -> None:
     assert 'class="note"' in built(tmp_path) and "There is no result yet." in built(tmp_path)
 
 
+def test_when_the_probe_is_the_model_the_page_says_so(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    results = json.loads((copy / "results.json").read_text())
+    write_json(copy / "results.json", {**results, "shipped": "linear probe", "ended": "time limit", "best_epoch": 0})
+    text = Page(built(copy)).text
+    assert "This model (the linear probe)" in text and "Training ended early: time limit." in text
+    assert "best: epoch" not in text
+
+
+def test_every_reason_of_the_plan_is_told(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    choices = {"model": "net", "preprocessing": {"fit": "squash", "input_size": [224, 224]}, "seed": 0}
+    reasons = {"fit": "nothing is lost", "model": "It is light.", "standardisation": "as trained"}
+    write_json(copy / "plan.json", {"version": 1, "choices": choices, "reasons": reasons})
+    rows = re.findall(r'row">([^<]*)</th><td>([^<]*)</td><td class="reason">([^<]*)<', built(copy))
+    assert rows == [
+        ("fit", "squash", "Nothing is lost"),
+        ("model", "net", "It is light."),
+        ("standardisation", "–", "As trained"),
+        ("seed", "0", ""),
+        ("input size", "224, 224", ""),
+    ]
+
+
 def test_without_a_test_split_the_optimism_is_told(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     results = json.loads((copy / "results.json").read_text())
@@ -352,6 +274,13 @@ def test_the_page_stays_small_for_any_data(tmp_path: Path) -> None:
     classes = [f"class {i} of a thousand" for i in range(1000)]
     folder = write_run(tmp_path / "run", classes, num_rows=100_000, num_test=4000, num_pictures=4, side=200)
     assert build_report(folder).stat().st_size < MAX_PAGE
+
+
+def test_every_file_left_out_is_counted(tmp_path: Path) -> None:
+    classes = [f"class {i}" for i in range(18)]
+    text = Page(built(write_run(tmp_path / "run", classes))).text
+    assert text.count("1 file : cannot be decoded") + text.count("1 file: cannot be decoded") == 11
+    assert "7 files: other reasons" in text and "class 17.jpg" in text
 
 
 def test_an_audit_is_told_without_training(run: Path, tmp_path: Path) -> None:
@@ -414,25 +343,32 @@ def test_numbers_are_worded_for_people() -> None:
     assert reading("log_loss", Estimate(value=0.31274, n=9).to_json()).value == "0.313"
 
 
-def test_the_summary_is_told_by_its_shape() -> None:
-    told = {
-        "width": {"min": 20, "median": 500, "max": 1234},
+def test_the_summary_is_told() -> None:
+    told: dict[str, Any] = {
+        "width": {"quantiles": [20, 30, 400, 500, 600, 700, 1234], "counts": [3, 1], "edges": [20, 600, 1234]},
+        "height": {"quantiles": [32] * 7, "counts": [4], "edges": [31.5, 32.5]},
+        "brightness": {"quantiles": [], "counts": [], "edges": []},
         "modes": {"RGB": 5, "L": 1},
-        "formats": {f"format {i}": i for i in range(9)},
-        "aspect": {"counts": [1, 2], "edges": [0.5, 1.0, 2.0]},
-        "duplicates": {"exact": 2, "groups": {"RGB": 3}},
-        "rotated": 12,
-        "examples": {"ants": ["a.jpg"]},
-        "ids": ["a.jpg"],
+        "formats": {"JPEG": 6},
+        "orientations": {"1": 4, "6": 2},
+        "duplicate_sets": 1,
+        "redundant_images": 2,
+        "pairs_across_splits": 0,
+        "groups": 3,
     }
     assert [(fact.name, fact.value, fact.note) for fact in summary.facts(told)] == [
-        ("Width", "500", "20 to 1234"),
-        ("Modes", "RGB", "RGB 5; L 1"),
-        ("Duplicates exact", "2", ""),
-        ("Duplicates groups", "RGB", "RGB 3"),
-        ("Rotated", "12", ""),
+        ("Median width", "500 px", "20 to 1,234 px"),
+        ("Median height", "32 px", "all alike"),
+        ("Colour mode", "RGB", "RGB 5, L 1"),
+        ("File format", "JPEG", "all images"),
+        ("Turned upright", "2", "as their EXIF data says"),
+        ("Duplicates", "2", "in 1 set of copies"),
+        ("Copies across splits", "0", ""),
+        ("Groups", "3", ""),
     ]
-    charts = summary.charts(told)
-    assert [chart.title for chart in charts] == ["Formats", "Aspect"]
-    assert charts[1].rows == (("0.5 to 1", "1"), ("1 to 2", "2"))
-    assert summary.facts({}) == summary.charts({}) == []
+    (chart,) = summary.charts(told)
+    assert (chart.title, chart.rows) == ("Width", (("20 to 600", "3"), ("600 to 1234", "1")))
+
+
+def test_without_a_summary_nothing_is_made_up() -> None:
+    assert not summary.facts({}) and not summary.charts({})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from snellen.audit.classes import imbalance, missing_classes, small_classes, tiny_classes, too_few_images
 from snellen.audit.files import (
     broken_files,
@@ -23,7 +21,7 @@ from snellen.audit.leaks import (
 )
 from snellen.audit.shortcuts import shortcuts
 from snellen.audit.subject import AuditSubject
-from snellen.core.finding import Check, Finding, run_checks
+from snellen.core.finding import Check
 
 CHECKS: tuple[Check[AuditSubject], ...] = (
     leak_across_splits,
@@ -45,8 +43,3 @@ CHECKS: tuple[Check[AuditSubject], ...] = (
     odd_brightness,
     left_out,
 )
-
-
-def run_audit(subject: AuditSubject, extra_checks: Sequence[Check[AuditSubject]] = ()) -> list[Finding]:
-    """Every finding about the data, the most severe first. ``extra_checks`` are a task's own, and run last."""
-    return run_checks((*CHECKS, *extra_checks), subject)

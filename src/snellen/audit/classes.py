@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, counted, listed
 from snellen.core.finding import Finding
+from snellen.core.record import Split
 from snellen.metrics.interval import wilson
 
 _FEW = 30
@@ -27,9 +28,10 @@ def imbalance(subject: AuditSubject) -> Iterator[Finding]:
     yield Finding(
         code="imbalance",
         severity="info" if subject.manifest.multi_label else "warning",
-        message=f"{largest} has {counts[largest]:,} images, {smallest} has {counts[smallest]:,}: {ratio:.0f} to 1.",
-        advice="Read the balanced accuracy and the recall of each class rather than the accuracy "
-        f"(always answering {largest} scores {share:.0%}); weigh the classes, or collect more of the small ones.",
+        message=f"{largest} has {counted(counts[largest], 'image')}, {smallest} has {counts[smallest]:,}: "
+        f"{ratio:.0f} to 1.",
+        advice="Read the recall of each class and their mean rather than the accuracy "
+        f"({largest} alone is in {share:.0%} of the images); weigh the classes, or collect more of the small ones.",
         evidence={"ratio": ratio, "largest": largest, "smallest": smallest, "counts": _smallest(counts)},
     )
 
@@ -41,7 +43,7 @@ def tiny_classes(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="tiny-classes",
             severity="warning",
-            message=f"{counted(len(tiny), 'class', 'classes')} have one or two images: {listed(sorted(tiny))}.",
+            message=f"{counted(len(tiny), 'class has', 'classes have')} one or two images: {listed(sorted(tiny))}.",
             advice="Collect at least 3, better 30, or leave these classes out: nothing honest can be said about them.",
             evidence={"num_classes": len(tiny), "counts": _smallest(tiny)},
             images=_of_classes(subject, set(tiny)),
@@ -55,7 +57,8 @@ def small_classes(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="small-classes",
             severity="info",
-            message=f"{counted(len(small), 'class', 'classes')} have fewer than {_FEW} images: {listed(sorted(small))}.",
+            message=f"{counted(len(small), 'class has', 'classes have')} fewer than {_FEW} images: "
+            f"{listed(sorted(small))}.",
             advice="More images of these classes will help more than anything else.",
             evidence={"num_classes": len(small), "counts": _smallest(small)},
         )
@@ -92,8 +95,8 @@ def missing_classes(subject: AuditSubject) -> Iterator[Finding]:
 
 def too_few_images(subject: AuditSubject) -> Iterator[Finding]:
     """So few test images (val, where there is no test) that the 95 % interval is wider than +-10 points."""
-    side = "test" if "test" in subject.sides else "val"
-    n = len(subject.manifest.ids("test" if side == "test" else "val"))
+    side: Split = "test" if "test" in subject.sides else "val"
+    n = len(subject.manifest.ids(side))
     if n == 0:
         return
     low, high = wilson(_ASSUMED * n, n)

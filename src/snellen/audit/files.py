@@ -1,4 +1,4 @@
-"""Checks of files and pictures: broken, left out, odd in size or shape, of mixed kinds, empty, unusually dark or light."""
+"""Checks of files and pictures: broken, unused, odd in size or shape, of mixed kinds, empty, very dark or light."""
 
 from __future__ import annotations
 

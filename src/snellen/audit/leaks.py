@@ -20,7 +20,10 @@ def exact_duplicates(subject: AuditSubject) -> Iterator[Finding]:
 
 def near_duplicates(subject: AuditSubject) -> Iterator[Finding]:
     yield from _duplicates(
-        subject, "near", "near-duplicates", "show the same picture as another, resized, recompressed, cropped or mirrored"
+        subject,
+        "near",
+        "near-duplicates",
+        "show the same picture as another, resized, recompressed, cropped or mirrored",
     )
 
 
@@ -101,7 +104,7 @@ def leak_across_splits(subject: AuditSubject) -> Iterator[Finding]:
         code="leak-across-splits",
         severity="serious" if shares else "warning",
         message=message,
-        advice="The measured result is too good. Let Snellen divide the data, or move each pair to one side.",
+        advice="The measured result comes out too good. Let Snellen divide the data, or move each pair to one side.",
         evidence={
             "num_pairs": len(pairs),
             "num_exact": sum(pair.kind == "exact" for pair in pairs),
@@ -125,12 +128,13 @@ def groups_across_splits(subject: AuditSubject) -> Iterator[Finding]:
     if not divided:
         return
     named = any(record.group in divided for record in subject.listing.records)
+    guessed = "" if named else " (groups as the file names tell them)"
     worst = sorted(divided, key=lambda group: (-divided[group].total(), group))
     yield Finding(
         code="groups-across-splits",
         severity="serious" if named else "warning",
         message=f"{counted(len(divided), 'group')} of {len(sides):,} {'is' if len(divided) == 1 else 'are'} on several "
-        f"sides of the split, for example {listed(worst, 3)}{'' if named else ' (groups as the file names tell them)'}.",
+        f"sides of the split, for example {listed(worst, 3)}{guessed}.",
         advice="A model can recognise the patient, plant or scene instead of the class. Keep each group on one side.",
         evidence={
             "num_groups": len(sides),

@@ -23,13 +23,14 @@ _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 def summarize(subject: AuditSubject) -> dict[str, Any]:
     """JSON-able numbers about the data; every list that is cut off stands beside its total.
 
-    images      num_found, num_used, num_left_out, and num_<side> for every side with images
+    images_found, images_used, images_left_out, and <side>_images for every side with images
+    exact_duplicate_pairs, near_duplicate_pairs, duplicate_sets, pairs_across_splits,
+    redundant_images: what the duplicate sets have beyond their first
+    groups      how many
     classes     total, and for the first 1,000 in class order name, total, and images on every side
-    sizes       width, height, aspect (width / height): quantiles at 0, 5, 25, 50, 75, 95, 100 %, and a histogram
-    brightness  of the images' mean luma, 0..1: quantiles and a histogram of 20 bins
+    width, height, aspect (width / height), brightness (mean luma, 0..1): quantiles at 0, 5, 25, 50, 75, 95 and 100 %,
+                and a histogram of 20 bins
     modes, formats, orientations    images of each
-    duplicates  exact and near pairs, sets, images that a set has beyond its first, pairs across sides
-    groups      total, and images in them
     left_out    total, images by reason, and the first 200 by name
     examples    up to 6 train images of each of the first 1,000 classes, chosen by their ids alone
     """
@@ -37,32 +38,29 @@ def summarize(subject: AuditSubject) -> dict[str, Any]:
     widths = np.array([each.width for each in facts], np.float64)
     heights = np.array([each.height for each in facts], np.float64)
     return {
-        "images": _images(subject),
+        **_images(subject),
         "classes": _classes(subject),
-        "sizes": {
-            "width": _distribution(widths, bins=20),
-            "height": _distribution(heights, bins=20),
-            "aspect": _distribution(widths / heights, bins=20),
-        },
+        "width": _distribution(widths, bins=20),
+        "height": _distribution(heights, bins=20),
+        "aspect": _distribution(widths / heights, bins=20),
         "brightness": _distribution(np.array([each.brightness for each in facts]), bins=20, limits=(0.0, 1.0)),
         "modes": _counts(each.mode for each in facts),
         "formats": _counts(each.format for each in facts),
         "orientations": _counts(str(each.orientation) for each in facts),
-        "duplicates": _duplicates(subject),
-        "groups": _groups(subject),
+        **_duplicates(subject),
+        "groups": len({row.group for row in subject.manifest.rows if row.group is not None}),
         "left_out": _left_out(subject),
         "examples": _examples(subject),
     }
 
 
 def _images(subject: AuditSubject) -> dict[str, int]:
-    sides = {f"num_{side}": len(subject.manifest.ids(side)) for side in subject.sides}
     used = len(subject.manifest.rows)
     return {
-        "num_found": used + len(subject.left_out),
-        "num_used": used,
-        "num_left_out": len(subject.left_out),
-        **sides,
+        "images_found": used + len(subject.left_out),
+        "images_used": used,
+        "images_left_out": len(subject.left_out),
+        **{f"{side}_images": len(subject.manifest.ids(side)) for side in subject.sides},
     }
 
 
@@ -97,17 +95,12 @@ def _duplicates(subject: AuditSubject) -> dict[str, int]:
     sets = clusters(subject.rows, subject.pairs)
     kinds = Counter(pair.kind for pair in subject.pairs)
     return {
-        "num_exact_pairs": kinds["exact"],
-        "num_near_pairs": kinds["near"],
-        "num_sets": len(sets),
-        "num_redundant": sum(len(members) - 1 for members in sets),
-        "num_across_splits": len(leaks(subject.manifest, subject.pairs)),
+        "exact_duplicate_pairs": kinds["exact"],
+        "near_duplicate_pairs": kinds["near"],
+        "duplicate_sets": len(sets),
+        "redundant_images": sum(len(members) - 1 for members in sets),
+        "pairs_across_splits": len(leaks(subject.manifest, subject.pairs)),
     }
-
-
-def _groups(subject: AuditSubject) -> dict[str, int]:
-    sizes = Counter(row.group for row in subject.manifest.rows if row.group is not None)
-    return {"total": len(sizes), "num_images": sizes.total(), "largest": max(sizes.values(), default=0)}
 
 
 def _left_out(subject: AuditSubject) -> dict[str, Any]:

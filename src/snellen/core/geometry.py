@@ -32,9 +32,8 @@ def _affine(
     a: npt.ArrayLike, b: npt.ArrayLike, c: npt.ArrayLike, d: npt.ArrayLike, e: npt.ArrayLike, f: npt.ArrayLike
 ) -> Matrix:
     """x' = a x + b y + c;  y' = d x + e y + f."""
-    entries = np.broadcast_arrays(*(np.asarray(entry, np.float64) for entry in (a, b, c, d, e, f)))
-    matrix = np.zeros((*entries[0].shape, 3, 3))
-    for place, entry in enumerate(entries):
+    matrix = np.zeros((*np.broadcast(a, b, c, d, e, f).shape, 3, 3))
+    for place, entry in enumerate((a, b, c, d, e, f)):
         matrix[..., place // 3, place % 3] = entry
     matrix[..., 2, 2] = 1.0
     return matrix

@@ -36,7 +36,8 @@ TINY = 32  # pixels, the shorter side
 MIN_CORRELATION = 0.975
 MAX_DIFFERENCE = 24.0  # grey levels, root mean square of the worst block
 # Coarse to fine: side, blur and steps of the registration, and the correlation without which a pair is given up.
-_LEVELS = ((16, 1.0, 5, 0.8), (32, 0.8, 4, 0.93), (64, 0.7, 4, None))
+_LEVELS = ((16, 1.0, 5, 0.8), (32, 0.8, 4, 0.93), (SIDE, 0.7, 4, MIN_CORRELATION))
+_PLACES = np.array([[part.side, part.left, part.side, part.top] for part in PARTS], np.float32)
 MAX_TINT = 36.0  # levels of red or blue less luma
 _BATCH = 256  # pairs registered at once: about 60 MB
 
@@ -124,30 +125,32 @@ def _confirmed(
     grey: Pixels, colour: Pixels, proposals: Proposals, batch: slice, needed: float
 ) -> tuple[npt.NDArray[np.int64], Floats]:
     """Rows of the batch's proposals that hold, and their correlations."""
-    rows = np.arange(len(proposals))[batch]
-    flip = proposals.mirrored[rows]
-    first, second = grey[proposals.first[rows]], grey[proposals.second[rows]]
-    first = np.where(flip[:, None, None], first[:, :, ::-1], first).astype(np.float32)
-    second = second.astype(np.float32)
-    placement = np.array([[part.side, part.left, part.side, part.top] for part in PARTS], np.float32)[
-        proposals.part[rows]
-    ]
+    rows = np.arange(len(proposals), dtype=np.int64)[batch]
+    placement = _PLACES[proposals.part[rows]]
     for side, blur, steps, hopeful in _LEVELS:
-        small, other = _reduced(first, side), _reduced(second, side)
-        placement = align(small, other, placement, blur=blur, steps=steps)
-        if hopeful is not None:
-            kept = compare(small, other, placement).correlation > hopeful
-            rows, flip, first, second, placement = (each[kept] for each in (rows, flip, first, second, placement))
-    agreement = compare(first, second, placement)
-    same = _same_picture(agreement, placement, needed)
-    same &= _same_colours(colour[proposals.first[rows]], colour[proposals.second[rows]], flip, placement)
-    return rows[same], agreement.correlation[same]
+        first = _reduced(_facing(grey[proposals.first[rows]], proposals.mirrored[rows]), side)
+        second = _reduced(grey[proposals.second[rows]], side)
+        placement = align(first, second, placement, blur=blur, steps=steps)
+        agreement = compare(first, second, placement)
+        kept = agreement.correlation > hopeful if side < SIDE else _same_picture(agreement, placement, needed)
+        rows, placement, correlation = rows[kept], placement[kept], agreement.correlation[kept]
+    first_colour = _facing(colour[proposals.first[rows]], proposals.mirrored[rows])
+    same = _same_colours(first_colour, colour[proposals.second[rows]], placement)
+    return rows[same], correlation[same]
 
 
-def _reduced(pictures: Floats, side: int) -> Floats:
-    """Averages over blocks: float32 [n, 64, 64] -> [n, side, side]."""
+def _facing(pictures: Pixels, mirrored: Mask) -> Pixels:
+    """Pictures [n, s, s] or [n, s, s, 3], those that are ``mirrored`` turned left to right."""
+    turned = pictures.copy()
+    turned[mirrored] = pictures[mirrored][:, :, ::-1]
+    return turned
+
+
+def _reduced(pictures: Pixels, side: int) -> Floats:
+    """Averages over blocks: uint8 [n, 64, 64] -> float32 [n, side, side]."""
     step = SIDE // side
-    return pictures.reshape(-1, side, step, side, step).mean(axis=(2, 4))
+    reduced: Floats = pictures.reshape(-1, side, step, side, step).mean(axis=(2, 4), dtype=np.float32)
+    return reduced
 
 
 def _same_picture(agreement: Agreement, placement: Floats, needed: float) -> Mask:
@@ -159,9 +162,8 @@ def _same_picture(agreement: Agreement, placement: Floats, needed: float) -> Mas
     return np.asarray(close & ((agreement.texture >= 0.5) | fixed))
 
 
-def _same_colours(first: Pixels, second: Pixels, flip: Mask, placement: Floats) -> Mask:
+def _same_colours(first: Pixels, second: Pixels, placement: Floats) -> Mask:
     """True where no spot of the small pictures, [n, 16, 16, 3],, differs much in hue or saturation."""
-    first = np.where(flip[:, None, None, None], first[:, :, ::-1], first)
     one, two = _chroma(first), _chroma(second)
     differences = [largest_difference(one[..., i], two[..., i], placement) for i in range(2)]
     return np.asarray(np.maximum(*differences) <= MAX_TINT)
@@ -202,6 +204,8 @@ def _tiny_duplicates(ids: Sequence[str], facts: Mapping[str, ImageFacts]) -> lis
     sizes = np.array([(facts[image_id].width, facts[image_id].height) for image_id in ids])
     proposals = propose(grey, threshold=0.99, wholes_only=True)
     first, second = proposals.first, proposals.second
+    if not len(first):
+        return []
     distance = np.abs(grey[first].astype(np.int16) - grey[second]).reshape(len(first), -1)
     tint = np.abs(colour[first].astype(np.int16) - colour[second]).reshape(len(first), -1)
     same = (sizes[first] == sizes[second]).all(axis=1)

@@ -55,8 +55,8 @@ def find_groups(records: Sequence[Record]) -> Groups | None:
     A pattern must cover 95 % of the files and give three groups or more with two images or more each on average, none
     with over 60 % of the files. The groups' names must carry an id (a digit, or a single letter as in plantA): words
     alone are kinds of things rather than individuals. Class names in front of a counter are no groups, nor is anything
-    else with fewer than three groups to a class when each group is of one class. Where the rest of the name is a bare number, it must count within its group
-    (1, 2, 3 or 30, 60, 90): random numbers and times of day are no counters.
+    else with fewer than three groups to a class when each group is of one class. Where the rest of the name is a bare
+    number, it must count within its group (1, 2, 3 or 30, 60, 90): random numbers and times of day are no counters.
     """
     for pattern in _PATTERNS:
         members = _members(records, pattern)
@@ -98,7 +98,7 @@ def _convincing(members: Members, records: Sequence[Record], pattern: _Pattern) 
 
 
 def _follows_the_classes(members: Members) -> bool:
-    """True when the groups say no more than the classes: class names, or so few to a class that it cannot be divided."""
+    """True when the groups say no more than the classes: class names, or too few to a class to divide it."""
     classes = {label.casefold() for found in members.values() for record, _ in found for label in record.labels}
     if {group.casefold() for group in members} <= classes:
         return True

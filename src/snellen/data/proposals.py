@@ -1,6 +1,6 @@
 """Which pairs of images are worth comparing: those whose descriptors, of the whole or of a part, point the same way.
 
-Up to 20,000 images every whole meets every part of every other image (matrix products in blocks). Above that each
+Up to 10,000 images every whole meets every part of every other image (matrix products in blocks). Above that each
 descriptor is filed under the nearest of a few hundred pivots and meets only those filed with it, which finds nearly the
 same pairs in a fraction of the time.
 """
@@ -17,7 +17,7 @@ from snellen.data.fingerprint import PARTS, Floats, Pixels, describe
 
 Indices = npt.NDArray[np.int64]
 
-EXHAUSTIVE = 20_000  # images
+EXHAUSTIVE = 10_000  # images
 PER_IMAGE = 10  # proposals that an image may make and receive, best first
 _BLOCK = 2**24  # scores held at once: 64 MB
 _PROBES = 8
@@ -58,7 +58,7 @@ def propose(grey: Pixels, *, threshold: float = 0.78, limit: int | None = None, 
         shelf = _nearest(base, pivots, 1)[:, 0]
         for (query, is_mirrored), cells in zip(queries, filed, strict=True):
             for first, second, score in _matches(query, base, cells, shelf, threshold):
-                kind = np.broadcast_to(np.float32([number, is_mirrored]), (len(first), 2))
+                kind = np.broadcast_to(np.array([number, is_mirrored], np.float32), (len(first), 2))
                 chunks.append(np.column_stack([first, second, kind, score]))
                 if sum(map(len, chunks)) > _KEEP:
                     chunks = [_best(np.concatenate(chunks))]

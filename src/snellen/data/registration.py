@@ -52,8 +52,7 @@ def align(first: Floats, second: Floats, start: Floats, *, blur: float, steps: i
     blur           standard deviation in pixels of a Gaussian blur of both: the coarser, the farther it can see
     """
     placement = start.astype(np.float32).copy()
-    kernel = _blur(first.shape[1], blur)
-    first, second = kernel @ first @ kernel.T, kernel @ second @ kernel.T
+    first, second = _smoothed(first, blur), _smoothed(second, blur)
     for _ in range(steps):
         placement += _step(first, second, placement)
         placement[:, [0, 2]] = np.clip(placement[:, [0, 2]], 0.7, 1.4)
@@ -80,9 +79,9 @@ def _step(first: Floats, second: Floats, placement: Floats) -> Floats:
 def compare(first: Floats, second: Floats, placement: Floats) -> Agreement:
     """How well first and second, float32 [n, s, s], agree at a placement, float32 [n, 4]; see ``align``."""
     pairs, side = first.shape[:2]
-    kernel = _blur(side, side / 100)  # a crop is sharper than the same part of its original: level that out
-    warped, inside = _warp(kernel @ second @ kernel.T, placement)
-    one, mean_one, spread_one = _normalised(kernel @ first @ kernel.T, inside)
+    blur = side / 100  # a crop is sharper than the same part of its original: level that out
+    warped, inside = _warp(_smoothed(second, blur), placement)
+    one, mean_one, spread_one = _normalised(_smoothed(first, blur), inside)
     two, mean_two, spread_two = _normalised(warped, inside)
     count = np.maximum(inside.sum(axis=(1, 2)), 1.0)
     spread = np.sqrt(spread_one * spread_two)[:, None, None]
@@ -106,9 +105,8 @@ def compare(first: Floats, second: Floats, placement: Floats) -> Agreement:
 
 def largest_difference(first: Floats, second: Floats, placement: Floats) -> Floats:
     """The largest absolute difference of n pairs of blurred pictures, [n, s, s], where they overlap; [n]."""
-    kernel = _blur(first.shape[1], 1.0)
-    warped, inside = _warp(kernel @ second @ kernel.T, placement)
-    return np.asarray((np.abs(kernel @ first @ kernel.T - warped) * inside).max(axis=(1, 2)))
+    warped, inside = _warp(_smoothed(second, 1.0), placement)
+    return np.asarray((np.abs(_smoothed(first, 1.0) - warped) * inside).max(axis=(1, 2)))
 
 
 def _in_blocks(values: Floats) -> Floats:
@@ -124,15 +122,16 @@ def _warp(pictures: Floats, placement: Floats) -> tuple[Floats, Floats]:
     places = _centres(side)
     x = placement[:, 0:1] * places + placement[:, 1:2]
     y = placement[:, 2:3] * places + placement[:, 3:4]
-    warped = _interpolation(y, side) @ pictures @ _interpolation(x, side).transpose(0, 2, 1)
+    warped = np.matmul(_interpolation(y, side), pictures) @ _interpolation(x, side).transpose(0, 2, 1)
     inside = ((y >= 0) & (y <= 1))[:, :, None] & ((x >= 0) & (x <= 1))[:, None, :]
-    return warped, inside.astype(np.float32)
+    return np.asarray(warped, np.float32), inside.astype(np.float32)
 
 
 def _interpolation(places: Floats, side: int) -> Floats:
     """Linear interpolation at ``places`` (0..1, [n, s]) as matrices [n, s, s]."""
     pixels = np.clip(places * side - 0.5, 0.0, side - 1.0)
-    return np.maximum(1.0 - np.abs(pixels[:, :, None] - np.arange(side, dtype=np.float32)), 0.0)
+    weights: Floats = np.maximum(1.0 - np.abs(pixels[:, :, None] - np.arange(side, dtype=np.float32)), 0.0)
+    return weights
 
 
 def _normalised(pictures: Floats, inside: Floats) -> tuple[Floats, Floats, Floats]:
@@ -148,6 +147,11 @@ def _normalised(pictures: Floats, inside: Floats) -> tuple[Floats, Floats, Float
 @cache
 def _centres(side: int) -> Floats:
     return ((np.arange(side) + 0.5) / side).astype(np.float32)
+
+
+def _smoothed(pictures: Floats, blur: float) -> Floats:
+    kernel = _blur(pictures.shape[1], blur)
+    return np.asarray(kernel @ pictures @ kernel.T, np.float32)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Every image is read and decoded once: facts, hashes and fingerprints come out, and the caller keeps the pixels it needs.
+"""Every image is read and decoded once: out come facts, hashes and fingerprints; the caller keeps the pixels it needs.
 
 Threads are enough, since Pillow and hashlib work without the interpreter's lock. At most a few images per thread are in
 memory at any time.

@@ -201,8 +201,8 @@ def warp_batch(images: torch.Tensor, matrices: Matrix, size: Size, *, fill: Colo
     """images uint8 [B, 3, H, W] of one size, each through its matrix [B, 3, 3] -> uint8 [B, 3, height, width].
 
     For tiny images, where a call for each of them would cost more than its pixels. Affine only, and there is no
-    antialiasing: a matrix that shrinks by more than sqrt(2) is a ValueError. Where ``warp_image`` resizes with a
-    box (no turn) and enlarges, or turns, the pixels agree to rounding.
+    antialiasing: a matrix that shrinks by more than sqrt(2) is a ValueError. A matrix that does not shrink gives what
+    ``warp_image`` gives, to rounding.
     """
     import torch
     from torch.nn import functional

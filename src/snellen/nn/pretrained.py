@@ -68,8 +68,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)  # tensors only: no code runs
     except Exception as error:  # each of the two readers has its own family of errors
-        first_line = str(error).strip().split("\n")[0][:200]
-        raise WeightsError(f"cannot read weights from {path}: {first_line}") from None
+        told = str(error).strip().split("\n")[0][:200]
+        if "Weights only load failed" in told:  # torch goes on to say how to load it all the same
+            told = "it holds more than tensors, and nothing else is ever loaded: save model.state_dict() and use that"
+        raise WeightsError(f"cannot read weights from {path}: {told}") from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -64,7 +64,7 @@ def _data_parts(source: Source) -> dict[str, Any]:
         "num_images": len(source.rows),
         "split_sizes": {SPLIT_NAMES[split]: size for split, size in source.split_sizes.items()},
         "split_note": data.split_note(source),
-        "split_reasons": [str(reason) for reason in source.manifest.get("reasons") or ()],
+        "split_reasons": [str(note) for note in source.data.get("notes") or source.manifest.get("reasons") or ()],
         "facts": summary.facts(source.summary),
         "data_charts": [
             chart for chart in (data.class_chart(source), *summary.charts(source.summary)) if chart is not None
@@ -106,11 +106,12 @@ def _next_steps(findings: Any) -> list[Finding]:
 
 def _plan_rows(source: Source) -> list[tuple[str, str, str]]:
     """(choice, value, reason); those with a reason were made by Snellen and come first."""
-    reasons = source.plan.get("reasons", {})
+    reasons = source.plan.get("reasons") or {}
+    choices = {name: value for name, value in source.choices.items() if name not in ("classes", "data_digest")}
+    choices |= choices.pop("preprocessing", None) or {}  # its parts are chosen, and explained, one by one
     rows = [
-        (name.replace("_", " "), plain(value), str(reasons.get(name, "")))
-        for name, value in source.choices.items()
-        if name not in ("classes", "data_digest")
+        (name.replace("_", " "), plain(choices[name]) if name in choices else "–", str(reasons.get(name, "")))
+        for name in dict.fromkeys((*reasons, *choices))
     ]
     return sorted(rows, key=lambda row: not row[2])
 
@@ -129,6 +130,7 @@ def render(template: str, parts: dict[str, Any]) -> str:
         counted=counted,
         plain=plain,
         name=lambda text: legible(text, 80),
+        sentence=lambda text: text[:1].upper() + text[1:],
         svg=Markup,  # only on charts, which draw/ has escaped
     )
     pages.globals.update(severity_names=SEVERITY_NAMES, max_finding_images=MAX_FINDING_IMAGES)

@@ -15,6 +15,7 @@ from snellen.report.source import Source
 from snellen.report.wording import SPLIT_NAMES, counted
 
 MAX_LEFT_OUT = 100  # files named
+MAX_REASONS = 12
 MAX_EXAMPLE_CLASSES = 40
 MAX_EXAMPLES = 6  # of a class
 _EXAMPLE = re.compile(r"example-(\d+)-(\d+)\.(?:jpg|jpeg|png|webp)")
@@ -56,12 +57,16 @@ def class_chart(source: Source) -> Chart | None:
 
 
 def left_out(source: Source) -> list[LeftOutReason]:
-    """The most frequent reason first; the first 100 files are named."""
+    """The most frequent reason first, after twelve the rest together; the first 100 files are named."""
     by_reason: dict[str, list[str]] = {}
     for each in source.data.get("left_out") or ():
         by_reason.setdefault(str(each.get("reason", "")), []).append(str(each.get("path", "")))
+    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    if len(ordered) > MAX_REASONS:
+        rest = [path for _, paths in ordered[MAX_REASONS - 1 :] for path in paths]
+        ordered = [*ordered[: MAX_REASONS - 1], ("other reasons, told in data.json", rest)]
     room, found = MAX_LEFT_OUT, []
-    for reason, paths in sorted(by_reason.items(), key=lambda item: -len(item[1])):
+    for reason, paths in ordered:
         found.append(LeftOutReason(reason, len(paths), tuple(paths[:room])))
         room -= len(found[-1].paths)
     return found

@@ -17,7 +17,6 @@ from snellen.tasks.base import create_task
 
 MAX_MISTAKES = 24
 MAX_CLASS_ROWS = 100
-_MODEL = "This model"
 _BASELINES = {"linear probe": "Linear probe", "majority": "Always the most common answer"}
 _SELDOM_READ = ("_micro", "_weighted")
 _NO_READING = Reading("–", "", "")
@@ -82,7 +81,7 @@ def headline(source: Source) -> Headline | None:
         for model, numbers in _models(source, split).items()
         if metric in numbers
     )
-    if not rows or rows[0][0] != _MODEL:
+    if not rows or rows[0][0] != _own_name(source):
         return None
     if split == "test":
         note = "The model never saw these images, and nothing was chosen by them."
@@ -91,12 +90,16 @@ def headline(source: Source) -> Headline | None:
     return Headline(metric_name(metric), SPLIT_NAMES.get(split, split), note, rows)
 
 
+def _own_name(source: Source) -> str:
+    return "This model (the linear probe)" if source.results.get("shipped") == "linear probe" else "This model"
+
+
 def _models(source: Source, split: str) -> dict[str, Json]:
     """The numbers on ``split``: of the model, then of each baseline."""
     models: dict[str, Json] = {}
     own = (source.results.get("splits") or {}).get(split)
     if own:
-        models[_MODEL] = own
+        models[_own_name(source)] = own
     for name, splits in sorted((source.results.get("baselines") or {}).items()):
         if numbers := (splits or {}).get(split):
             models[_BASELINES.get(name, name.capitalize())] = numbers

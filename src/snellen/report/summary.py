@@ -1,31 +1,28 @@
-"""The audit's summary as facts and charts, told by the shape of each entry: a new one needs no word here.
-
-``{"counts": [...], "edges": [...]}``           a histogram
-``{"min": ..., "median": ..., "max": ...}``     a fact with its range
-``{"RGB": 390, "L": 3}``                        how often each was seen
-a number, a text or a truth value               a fact
-Other shapes (lists, the ids of the examples) are for programs, and are not shown.
-"""
+"""The audit's summary as facts and charts: sizes, brightness, kinds of file, duplicates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from snellen.draw.chart import Chart
-from snellen.draw.charts import bars, histogram
-from snellen.report.wording import plain
+from snellen.draw.charts import histogram
+from snellen.report.wording import counted
 
-MAX_CHARTS = 12
-MAX_FACTS = 24
-_MAX_SEEN = 4  # kinds told as a fact; more of them make a chart
-_HIDDEN = ("version", "examples", "classes", "class_counts", "num_images", "num_classes", "left_out")  # told elsewhere
+# Entry of the summary -> title, what the x axis says, what to look for.
+_DISTRIBUTIONS = {
+    "width": ("Width", "width in pixels", "Of the images as they are on disk."),
+    "height": ("Height", "height in pixels", "Of the images as they are on disk."),
+    "aspect": ("Shape", "width divided by height", "1 is square; far from it an image is squashed a lot."),
+    "brightness": ("Brightness", "mean, 0 black to 1 white", "Look at both ends for unusable images."),
+}
+_MIDDLE = 3  # of the seven quantiles: the median
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """``Width``: ``500 px`` (``200 to 800``)."""
+    """``Width``: ``500 px``, ``200 to 800 px``."""
 
     name: str
     value: str
@@ -33,62 +30,55 @@ class Fact:
 
 
 def facts(summary: Mapping[str, Any]) -> list[Fact]:
-    found = (_fact(name, value) for name, value in _entries(summary))
-    return [fact for fact in found if fact is not None][:MAX_FACTS]
+    found = [
+        _range("Median width", summary.get("width") or {}),
+        _range("Median height", summary.get("height") or {}),
+        _kinds("Colour mode", summary.get("modes") or {}),
+        _kinds("File format", summary.get("formats") or {}),
+        _rotated(summary.get("orientations") or {}),
+        *_duplicates(summary),
+        Fact("Groups", f"{summary['groups']:,}") if summary.get("groups") else None,
+    ]
+    return [fact for fact in found if fact is not None]
 
 
 def charts(summary: Mapping[str, Any]) -> list[Chart]:
-    found = (_chart(name, value) for name, value in _entries(summary))
-    return [chart for chart in found if chart is not None][:MAX_CHARTS]
+    """A histogram of each distribution; none where all images are alike."""
+    found = []
+    for entry, (title, x_label, caption) in _DISTRIBUTIONS.items():
+        distribution = summary.get(entry) or {}
+        quantiles = distribution.get("quantiles") or []
+        if quantiles and quantiles[0] < quantiles[-1]:
+            found.append(histogram(title, caption, distribution["counts"], distribution["edges"], x_label=x_label))
+    return found
 
 
-def _entries(summary: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(name in words, value) of the entries, and of those inside groups of entries."""
-    for key, value in summary.items():
-        name = f"{prefix} {key}".strip().replace("_", " ")
-        if key in _HIDDEN:
-            continue
-        if _is_group(value):
-            yield from _entries(value, name)
-        else:
-            yield name[:1].upper() + name[1:], value
+def _range(name: str, distribution: Mapping[str, Any]) -> Fact | None:
+    quantiles = distribution.get("quantiles")
+    if not quantiles:
+        return None
+    span = "all alike" if quantiles[0] == quantiles[-1] else f"{quantiles[0]:,.0f} to {quantiles[-1]:,.0f} px"
+    return Fact(name, f"{quantiles[_MIDDLE]:,.0f} px", span)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _kinds(name: str, counts: Mapping[str, int]) -> Fact | None:
+    """The most common kind, and how many there are of each."""
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    if not ordered:
+        return None
+    rest = f"; {len(ordered) - 4} more" if len(ordered) > 4 else ""
+    note = ", ".join(f"{kind} {count:,}" for kind, count in ordered[:4]) + rest
+    return Fact(name, ordered[0][0], "all images" if len(ordered) == 1 else note)
 
 
-def _is_group(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(each, Mapping) for each in value.values())
+def _rotated(orientations: Mapping[str, int]) -> Fact | None:
+    turned = sum(count for orientation, count in orientations.items() if orientation != "1")
+    return Fact("Turned upright", f"{turned:,}", "as their EXIF data says") if turned else None
 
 
-def _is_histogram(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"counts", "edges"} <= value.keys() and len(value["edges"]) > 1
-
-
-def _is_range(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"min", "max"} <= value.keys() and all(map(_is_number, value.values()))
-
-
-def _is_frequencies(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(each, int) for each in value.values())
-
-
-def _fact(name: str, value: Any) -> Fact | None:
-    if _is_range(value):
-        middle = value.get("median", value.get("mean"))
-        span = f"{plain(value['min'])} to {plain(value['max'])}"
-        return Fact(name, span) if middle is None else Fact(name, plain(middle), span)
-    if _is_frequencies(value):
-        most = max(value, key=lambda kind: value[kind])
-        return Fact(name, str(most), plain(value)) if len(value) <= _MAX_SEEN else None
-    return Fact(name, plain(value)) if _is_number(value) or isinstance(value, str | bool) else None
-
-
-def _chart(name: str, value: Any) -> Chart | None:
-    if _is_histogram(value):
-        total = f"{sum(value['counts']):,}"
-        return histogram(name, f"Of {total} images.", value["counts"], value["edges"], x_label=name.lower())
-    if _is_frequencies(value) and not _is_range(value) and len(value) > _MAX_SEEN:
-        return bars(name, "", {"images": value}, x_label="images")
-    return None
+def _duplicates(summary: Mapping[str, Any]) -> list[Fact]:
+    if "redundant_images" not in summary:
+        return []
+    redundant, across = summary["redundant_images"], summary.get("pairs_across_splits", 0)
+    note = f"in {counted(summary.get('duplicate_sets', 0), 'set')} of copies" if redundant else ""
+    return [Fact("Duplicates", f"{redundant:,}", note), Fact("Copies across splits", f"{across:,}")]

@@ -30,8 +30,10 @@ def story(source: Source) -> list[str]:
         head = sum(event.get("phase") == "head" for event in epochs)
         if 0 < head < len(epochs):
             told.append(f"The first {counted(head, 'epoch')} trained the new head alone, the rest the whole network.")
+    if results.get("ended") not in (None, "finished"):
+        told.append(f"Training ended early: {results['ended']}.")
     if results.get("shipped") == "linear probe":
-        told.append("The linear probe did best, so it is the model of this run.")
+        told.append("The model of this run is the linear probe: a linear layer on the frozen network.")
     elif results.get("best_epoch") is not None and epochs:
         told.append(f"The model of this run is that of epoch {results['best_epoch']}, the best on validation images.")
     return told

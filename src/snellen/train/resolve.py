@@ -145,14 +145,14 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         if choice.pretrained
         else auto("body_lr", body_lr, "the same as the head's: everything starts from scratch"),
         weight_decay=auto("weight_decay", 0.05, "usual for AdamW"),
-        label_smoothing=auto("label_smoothing", 0.1 if len(facts.classes) > 1 else 0.0, "keeps confidence in bounds"),
+        label_smoothing=auto("label_smoothing", *_label_smoothing(choice)),
         dropout=0.0,
         clip_norm=1.0,
         warmup_steps=min(steps, 100),
         ema=auto(
             "ema", 0.99 if steps * epochs < 2000 else 0.999, "averages over about the last hundredth of the steps"
         ),
-        patience=auto("patience", max(3, epochs // 3), "a third of the epochs"),
+        patience=auto("patience", int(np.clip(epochs // 3, 3, 10)), "a third of the epochs, between 3 and 10"),
         augmentation=asdict(augmentation),
         vary_by_batch=choice.tiny,
         probe="features" if choice.pretrained else "pixels",
@@ -205,9 +205,15 @@ def _epochs(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
     if choice.pretrained:
         low, high, images = (3, 15, 1500) if facts.device == "cpu" else (8, 30, 6000)
     else:
-        low, high, images = 10, 60, 120_000
+        low, high, images = 10, 40, 80_000
     epochs = int(np.clip(round(images / facts.num_train), low, high))
     return epochs, f"{facts.num_train} training images seen {epochs} times; more with --epochs"
+
+
+def _label_smoothing(choice: ModelChoice) -> tuple[float, str]:
+    if choice.pretrained:
+        return 0.0, "the head starts from a probe whose confidence is fitted already"
+    return 0.05, "keeps confidence in bounds (Szegedy et al. 2016)"
 
 
 def _augmentation(config: Config, choice: ModelChoice, facts: TrainingFacts, reasons: dict[str, str]) -> Augmentation:

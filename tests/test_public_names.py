@@ -1,0 +1,57 @@
+"""The surface that users build on. Growth is a decision: change these lists on purpose."""
+
+from __future__ import annotations
+
+import inspect
+
+import snellen
+from snellen.cli import build_app
+from snellen.core.config import Config
+
+NAMES = [
+    "Audit",
+    "Config",
+    "Estimate",
+    "Evaluation",
+    "Finding",
+    "Prediction",
+    "Run",
+    "SnellenError",
+    "audit",
+    "evaluate",
+    "predict",
+    "train",
+]
+SETTINGS = {
+    *("images", "task", "split", "groups", "cache", "seed"),
+    *("model", "pretrained", "weights", "input_size", "fit"),
+    *("epochs", "head_epochs", "batch_size", "lr", "body_lr", "weight_decay", "label_smoothing", "ema", "patience"),
+    *("augment", "time_limit", "checkpoint_every", "precision", "device", "threads", "workers"),
+}
+OPTIONS = {
+    "train": {"data", "out", "config", "resume", "json"} | SETTINGS,
+    "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"},
+    "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
+    "predict": {"run", "images", "out", "device", "seed", "json"},
+}
+
+
+def test_public_names_are_the_agreed_ones_and_all_exist() -> None:
+    assert snellen.__all__ == NAMES
+    assert all(getattr(snellen, name) is not None for name in NAMES)
+
+
+def test_settings_are_the_agreed_ones() -> None:
+    assert set(Config.model_fields) == SETTINGS | {"data"}
+
+
+def test_every_verb_has_the_agreed_options() -> None:
+    app = build_app()
+    commands = {name: app[name].default_command for name in OPTIONS}
+    for name, command in commands.items():
+        assert command is not None
+        assert set(inspect.signature(command).parameters) == OPTIONS[name], name
+
+
+def test_every_verb_takes_the_options_that_scripts_rely_on() -> None:
+    assert all({"out", "json", "seed", "device"} <= options for options in OPTIONS.values())
