@@ -217,7 +217,7 @@ class _Bomb:
 def test_a_pickle_that_runs_code_is_refused_and_its_code_does_not_run(new_format: bool, tmp_path: Path) -> None:
     file, proof = tmp_path / "weights.pth", tmp_path / "it ran"
     torch.save({"stem.0.weight": _Bomb(proof)}, file, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(WeightsError, match="cannot read weights from .* holds more than tensors") as caught:
+    with pytest.raises(WeightsError, match=r"cannot read weights from .* holds more than tensors") as caught:
         load_local(SmallResNet(16), file)
     assert not proof.exists()
     assert "\n" not in str(caught.value)

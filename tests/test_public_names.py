@@ -26,7 +26,7 @@ SETTINGS = {
     *("images", "task", "split", "groups", "cache", "seed"),
     *("model", "pretrained", "weights", "input_size", "fit"),
     *("epochs", "head_epochs", "batch_size", "lr", "body_lr", "weight_decay", "label_smoothing", "ema", "patience"),
-    *("augment", "time_limit", "checkpoint_every", "precision", "device", "threads", "workers"),
+    *("augment", "freeze_norm", "time_limit", "checkpoint_every", "precision", "device", "threads", "workers"),
 }
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,

@@ -130,6 +130,18 @@ def test_every_output_pixel_is_image_or_fill(
     assert np.array_equal((out[..., 0] == 200)[clear], (seen == 1)[clear])
 
 
+@pytest.mark.parametrize("matrix", [g.translation(3, -2), g.rot90(1, 32, 32), g.rotation(20, (16, 16))])
+def test_a_multiple_of_a_matrix_is_the_same_map(matrix: g.Matrix) -> None:
+    import torch
+
+    image, double = photo(32, 32), 2.5 * matrix
+    assert difference(warp_image(image, double, (32, 32)), warp_image(image, matrix, (32, 32))) <= 1
+    masks = [warp_mask(image[..., 0], one, (32, 32), ignore=0) for one in (double, matrix)]
+    assert np.array_equal(*masks)
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    assert torch.equal(warp_batch(batch, double[None], (32, 32)), warp_batch(batch, matrix[None], (32, 32)))
+
+
 # -- the picture and its annotations --------------------------------------------------------------------------------
 
 

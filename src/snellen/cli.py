@@ -5,24 +5,28 @@ from __future__ import annotations
 import inspect
 import json as json_module
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
-from snellen.core.config import Config
-from snellen.core.console import Console
-from snellen.core.errors import ConfigError, SnellenError
-
-if TYPE_CHECKING:
-    pass
+from snellen.core.console import Console, printable
+from snellen.core.errors import ConfigError, DataError, SnellenError
 
 _INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
 _AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed")
 
+_DATA = Parameter(help="A folder of images, a table of labels, or sample:digits.")
+
+RunPath = Annotated[Path, Parameter(help="The folder that 'snellen train' wrote.")]
 Out = Annotated[Path | None, Parameter(help="The folder to write; it must not exist. Default: a fresh one in runs/.")]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Results as one JSON object; all else on stderr.")]
+OutFile = Annotated[Path | None, Parameter(help="A folder to write the result to as well; it must not exist.")]
+Json = Annotated[
+    bool,
+    Parameter(name="--json", negative="", show_default=False, help="Results as one JSON object; all else on stderr."),
+]
 Device = Annotated[str, Parameter(help="cpu, cuda, cuda:1, mps or auto.")]
 Seed = Annotated[int, Parameter(help="Same seed, same machine: same bits.")]
 
@@ -32,14 +36,27 @@ def build_app() -> App:
     app = App(
         name="snellen",
         help="From a folder of images to a vision model you can trust.",
+        help_format="plaintext",
         version=_version,
         result_action="return_value",
     )
-    app.command(_with_settings(_train, tuple(name for name in Config.model_fields if name != "data")), name="train")
-    app.command(_with_settings(_audit, _AUDIT_SETTINGS), name="audit")
+    # By name: these two have settings as options, and Config takes longer to load than the rest of the command line.
+    app.command("snellen.cli:train", name="train", help=inspect.getdoc(_train))
+    app.command("snellen.cli:audit", name="audit", help=inspect.getdoc(_audit))
     app.command(_evaluate, name="evaluate")
     app.command(_predict, name="predict")
     return app
+
+
+def __getattr__(name: str) -> Callable[..., int]:
+    """The commands ``train`` and ``audit``, made when one of them is called."""
+    if name == "train":
+        from snellen.core.config import Config
+
+        return _with_settings(_train, [setting for setting in Config.model_fields if setting != "data"])
+    if name == "audit":
+        return _with_settings(_audit, _AUDIT_SETTINGS)
+    raise AttributeError(f"module 'snellen.cli' has no attribute '{name}'")
 
 
 def _version() -> str:
@@ -48,19 +65,22 @@ def _version() -> str:
     return version("snellen")
 
 
-def _with_settings(verb: Callable[..., int], names: tuple[str, ...]) -> Callable[..., int]:
+def _with_settings(verb: Callable[..., int], names: Iterable[str]) -> Callable[..., int]:
     """``verb(..., **settings)`` with each setting of Config that is named as an option of its own."""
+    from snellen.core.config import Config
+
     fixed = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = []
     for name in names:
         field = Config.model_fields[name]
         kind: Any = bool | None if field.annotation is bool else str | None
+        choices = f" One of {', '.join(get_args(field.annotation))}." if get_origin(field.annotation) is Literal else ""
         shown = "" if field.default is None else f" Default: {_as_written(field.default)}."
-        annotation = Annotated[kind, Parameter(help=f"{field.description}{shown}", group="Settings")]
+        annotation = Annotated[kind, Parameter(help=f"{field.description}{choices}{shown}", group="Settings")]
         options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
     def command(*args: Any, **given: Any) -> int:
-        settings = {name: given.pop(name) for name in names if name in given}
+        settings = {option.name: given.pop(option.name) for option in options if option.name in given}
         return verb(*args, **given, **{name: value for name, value in settings.items() if value is not None})
 
     command.__doc__ = verb.__doc__
@@ -76,7 +96,7 @@ def _as_written(default: object) -> str:
 
 
 def _train(
-    data: str | None = None,
+    data: Annotated[str | None, _DATA] = None,
     /,
     *,
     out: Out = None,
@@ -94,7 +114,9 @@ def _train(
     return _INTERRUPTED if run.status == "stopped" else 0
 
 
-def _audit(data: str, /, *, out: Out = None, device: Device = "auto", json: Json = False, **settings: Any) -> int:
+def _audit(
+    data: Annotated[str, _DATA], /, *, out: Out = None, device: Device = "auto", json: Json = False, **settings: Any
+) -> int:
     """Say what is in the data and whether it is fit to train on."""
     from snellen.api import audit
 
@@ -104,12 +126,12 @@ def _audit(data: str, /, *, out: Out = None, device: Device = "auto", json: Json
 
 
 def _evaluate(
-    run: Path,
-    data: str | None = None,
+    run: RunPath,
+    data: Annotated[str | None, Parameter(help="Other labelled data, of the same classes.")] = None,
     /,
     *,
     images: Annotated[str | None, Parameter(help="Where the images are that a table names.")] = None,
-    out: Out = None,
+    out: OutFile = None,
     device: Device = "auto",
     seed: Seed = 0,
     json: Json = False,
@@ -128,11 +150,11 @@ def _evaluate(
 
 
 def _predict(
-    run: Path,
-    images: tuple[Path, ...],
+    run: RunPath,
+    images: Annotated[tuple[Path, ...], Parameter(help="Image files, or folders of them.")],
     /,
     *,
-    out: Out = None,
+    out: OutFile = None,
     device: Device = "auto",
     seed: Seed = 0,
     json: Json = False,
@@ -145,9 +167,12 @@ def _predict(
     predictions = predict(run, images, out=out, device=device, console=console)
     for prediction in predictions:
         said = f"{prediction.label}" if prediction.error is None else f"not read: {prediction.error}"
-        sure = "" if prediction.confidence is None else f"  {prediction.confidence:.1%}"
+        sure = "" if prediction.confidence is None else f"  {100 * prediction.confidence:.1f} %"
         console.say(f"{prediction.path}  {said}{sure}")
     _print_json(json, {"predictions": [prediction.to_json() for prediction in predictions]})
+    if all(prediction.error is not None for prediction in predictions):
+        count = "the only image" if len(predictions) == 1 else f"none of the {len(predictions)} images"
+        raise DataError(f"{count} can be read: give images in a format that is known")
     return 0
 
 
@@ -168,10 +193,17 @@ def run(arguments: list[str], *, started: float | None = None) -> int:
     global _started
     _started = started
     try:
+        if arguments == ["--version"]:
+            print(_version())  # the whole application takes five times as long to start
+            return 0
+        if "" in arguments:
+            raise ConfigError(
+                "one of the arguments is empty: give a name, or look for a shell variable that is not set"
+            )
         code = build_app()(arguments, exit_on_error=False, print_error=False)
         return code if isinstance(code, int) else 0
     except CycloptsError as error:
-        return _fail(str(error), ConfigError.exit_code)
+        return _fail(_reworded(error), ConfigError.exit_code)
     except SnellenError as error:
         return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
@@ -179,9 +211,26 @@ def run(arguments: list[str], *, started: float | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe went away: there is nobody left to tell
         sys.stdout = None
         return 0
+    except OSError as error:  # the disk, a permission, a name that is too long: for the user to mend
+        where = f" ({error.filename})" if error.filename is not None else ""
+        return _fail(f"the operating system refused: {error.strerror or error}{where}", SnellenError.exit_code)
+
+
+def _reworded(error: CycloptsError) -> str:
+    """What is wrong with the command line, and where its help is."""
+    command = " ".join(("snellen", *(error.command_chain or ())))
+    if isinstance(error, UnusedCliTokensError):
+        first = (error.unused_tokens or [""])[0]
+        message = f"'{first}' is one argument too many; put quotes around a path with blanks in it"
+    elif isinstance(error, MissingArgumentError) and error.argument is not None and not error.keyword:
+        message = f"{error.argument.name.lstrip('-')} is missing"
+    else:
+        message = str(error).strip().rstrip(".")
+        message = message[:1].lower() + message[1:]
+    return message if message.endswith("?") else f"{message}; see {command} --help"
 
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(message.split())
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {printable(line)}", file=sys.stderr)
     return code

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from snellen.core.errors import RunError
 from snellen.core.estimate import Estimate
-from snellen.core.files import replace_atomically
+from snellen.core.files import write_bytes
 from snellen.core.plan import Plan
 
 if TYPE_CHECKING:
@@ -63,12 +63,13 @@ class Checkpoint:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write atomically. ``header`` is JSON and must hold a 'version'. Raises StorageError."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # A copy per tensor: safetensors refuses tensors that share memory or are not contiguous (channels-last weights).
     flat = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
     described = {**header, "sha256": _digest(flat, header)}
-    replace_atomically(path, lambda temporary: save_file(flat, temporary, {_KEY: json.dumps(described)}))
+    # Not its save_file: on a full disk that raises an error of its own kind, which storage_errors would not know.
+    write_bytes(path, save(flat, {_KEY: json.dumps(described)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from snellen.core.errors import ConfigError, did_you_mean
 
 Auto = Literal["auto"]
+_SHOWN = 80  # characters of a wrong value in an error
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
@@ -22,24 +25,32 @@ def _seconds(value: object) -> object:
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
     if match is None:
-        raise ValueError("write a duration like 90s, 5m or 1.5h")
+        raise ValueError("give a duration like 90s, 5m or 1.5h")
     return float(match[1]) * _UNITS[match[2]]
 
 
 def _fractions(value: object) -> object:
     """``'70/15/15'`` -> (0.70, 0.15, 0.15)."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return tuple(float(part) / 100 for part in value.split("/"))
-    except ValueError:
-        raise ValueError("write the split as percentages like 70/15/15") from None
+    if isinstance(value, str):
+        try:
+            value = tuple(float(part) / 100 for part in value.split("/"))
+        except ValueError:
+            value = ()
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError("give three percentages like 70/15/15")
+    return value
 
 
 class Config(BaseModel):
     """The settings of one training run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        protected_namespaces=(),
+        allow_inf_nan=False,
+        defer_build=True,  # the help lists the fields and checks nothing
+    )
 
     data: str = Field(description="A folder of images, a table of labels, or sample:NAME.")
     images: str | None = Field(None, description="Where the images are that a table names.")
@@ -77,9 +88,13 @@ class Config(BaseModel):
     patience: Annotated[int, Field(ge=1)] | Auto = Field(
         "auto", description="Stop after this many epochs without a better validation result."
     )
+    freeze_norm: bool | Auto = Field("auto", description="Keep the batch norms of pretrained layers as they are.")
     augment: Literal["auto", "none", "photos", "tiny"] = Field("auto", description="How training images are varied.")
     time_limit: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] | None = Field(
         None, description="Stop in good order after this long: 90s, 5m, 1.5h."
+    )
+    checkpoint_every: Annotated[float, BeforeValidator(_seconds), Field(ge=0)] = Field(
+        20.0, description="Save what a resumed run goes on with this often, in seconds or as 5m; 0: after every step."
     )
 
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Arithmetic; 'auto' measures.")
@@ -89,30 +104,63 @@ class Config(BaseModel):
     cache: str | None = Field(None, description="Folder for features and samples that are kept between runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Same seed, same machine: same bits.")
 
+    @field_validator("data", "images", "weights", "cache")
+    @classmethod
+    def _can_be_a_path(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("it is empty; give a path")
+        if value is not None and ("\0" in value or not _is_unicode(value)):
+            raise ValueError("no run can keep this path; give one that is UTF-8 text")
+        return value
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_an_image(cls, value: str) -> str:
+        if value in ("auto", "none"):
+            return value
+        try:
+            pattern = re.compile(value)
+        except re.error as error:
+            raise ValueError(f"it is no regular expression ({error})") from None
+        if pattern.groups < 1:
+            raise ValueError("it needs a part in parentheses, which is the group's name; or give 'auto' or 'none'")
+        return value
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,4})?", value):
             raise ValueError("use auto, cpu, cuda, cuda:N or mps")
         return value
 
     @field_validator("split")
     @classmethod
     def _shares_add_up(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
-        if abs(sum(value) - 1) > 1e-6 or min(value) < 0 or min(value[:2]) <= 0:
+        if not abs(sum(value) - 1) <= 1e-6 or min(value) < 0 or min(value[:2]) <= 0:
             raise ValueError("the shares must add up to 100, with something for training and validation")
         return value
 
     @classmethod
     def of(cls, **settings: Any) -> Config:
         """Check ``settings`` against the fields. Raises ConfigError, naming the nearest setting to an unknown one."""
+        return cls._checked(settings, {})
+
+    @classmethod
+    def _checked(cls, settings: Mapping[str, Any], where: Mapping[str, Path]) -> Config:
+        """``where``: the file that a setting is written in, for the error."""
         for name in settings:
             if name not in cls.model_fields:
-                raise ConfigError(f"unknown setting '{name}'{did_you_mean(name, cls.model_fields)}")
+                unknown = f"unknown setting '{name}'{did_you_mean(name, cls.model_fields)}"
+                raise ConfigError(_in_file(unknown, where.get(name)))
         try:
             return cls(**settings)
         except ValidationError as error:
-            raise ConfigError(_one_line(error)) from None
+            name = str(error.errors()[0]["loc"][0])
+            field = cls.model_fields[name]
+            if name not in settings:
+                raise ConfigError(f"the setting '{name}' is needed: {field.description}") from None
+            wrong = f"{name} = {repr(settings[name])[:_SHOWN]} is not allowed: {_wish(error, name, field)}"
+            raise ConfigError(_in_file(wrong, where.get(name))) from None
 
     @classmethod
     def from_file(cls, path: Path, overrides: Mapping[str, Any]) -> Config:
@@ -125,27 +173,53 @@ class Config(BaseModel):
             raise ConfigError(f"cannot read the configuration file {path}: {error}") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
-        try:
-            return cls.of(**{**settings, **overrides})
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+        return cls._checked({**settings, **overrides}, dict.fromkeys(settings.keys() - overrides.keys(), path))
 
     def to_toml(self) -> str:
         """The file that ``snellen train --config`` reads back to the same settings."""
         import tomli_w
 
         settings = self.model_dump(exclude_none=True)
-        settings["split"] = "/".join(f"{100 * share:g}" for share in self.split)
+        percentages = "/".join(f"{100 * share:g}" for share in self.split)
+        settings["split"] = percentages if _fractions(percentages) == self.split else list(self.split)
         return tomli_w.dumps(settings)
 
 
-def _one_line(error: ValidationError) -> str:
-    """The first thing that is wrong, with what was written. A choice between types reports each: one sentence."""
-    faults = error.errors()
-    name = str(faults[0]["loc"][0]) if faults[0]["loc"] else "settings"
-    same = [fault for fault in faults if fault["loc"][:1] == faults[0]["loc"][:1]]
-    allowed = [fault["msg"].removeprefix("Value error, ") for fault in same]
-    wish = " or ".join(text[0].lower() + text[1:] for text in dict.fromkeys(allowed))
-    if faults[0]["type"] == "missing":
-        return f"the setting '{name}' is needed"
-    return f"{name} = {faults[0]['input']!r} is not allowed: {wish}"
+def _is_unicode(text: str) -> bool:
+    """False for a file name that is not UTF-8, as Python hands it on."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _in_file(message: str, path: Path | None) -> str:
+    return message if path is None else f"{path}: {message}"
+
+
+def _wish(error: ValidationError, name: str, field: FieldInfo) -> str:
+    """What may be written instead: in a validator's own words, else by the field's type."""
+    for fault in error.errors():
+        if fault["loc"][0] == name and fault["type"] == "value_error":
+            return str(fault["ctx"]["error"])
+    *first, last = sorted(_wishes(field.annotation, field.metadata), key=lambda wish: "," in wish)
+    return f"use {', '.join(first)}{' or ' if first else ''}{last}"
+
+
+def _wishes(annotation: Any, constraints: Sequence[Any]) -> Iterator[str]:
+    """What a field of this type takes, in words."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        for choice in get_args(annotation):
+            yield from _wishes(choice, constraints)
+    elif origin is Annotated:
+        inner, *marks = get_args(annotation)
+        yield from _wishes(inner, [each for mark in marks for each in getattr(mark, "metadata", ())])
+    elif origin is Literal:
+        yield from (f"'{choice}'" for choice in get_args(annotation))
+    elif annotation is not NoneType:
+        nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        words = {"gt": "above", "ge": "at least", "le": "at most", "lt": "below"}
+        bounds = (f", {words[n]} {getattr(mark, n)}" for mark in constraints for n in words if hasattr(mark, n))
+        yield nouns.get(annotation, "three numbers") + "".join(bounds)

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 Advance = Callable[[int, int], None]  # (done, total)
+
+# They turn the direction of what stands beside them; other invisible marks join emoji and letters, and may stay.
+_DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, with what would command a terminal written as an escape: names come from strangers."""
+    return "".join(
+        character.encode("unicode_escape", "backslashreplace").decode() if _commands(character) else character
+        for character in text
+    )
+
+
+def _commands(character: str) -> bool:
+    return character in _DIRECTION_MARKS or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 class Console:
@@ -23,7 +39,8 @@ class Console:
         self.started = time.monotonic() if started is None else started
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> TextIO | None:
+        """None when the process was started with a closed output."""
         return self._stream if self._stream is not None else sys.stdout
 
     @property
@@ -31,15 +48,17 @@ class Console:
         return time.monotonic() - self.started
 
     def say(self, text: str = "") -> None:
-        if not self.quiet:
+        """Print one line."""
+        if not self.quiet and self.stream is not None:
             encoding = getattr(self.stream, "encoding", None) or "utf-8"
-            safe = text.encode(encoding, errors="replace").decode(encoding)  # a C locale cannot print every file name
+            # A C locale cannot print every file name.
+            safe = printable(text).encode(encoding, errors="replace").decode(encoding)
             print(safe, file=self.stream, flush=True)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Advance]:
         """Yields ``advance(done, total)``. The bar vanishes when the work is done."""
-        if self.quiet or total <= 0 or not self.stream.isatty():
+        if self.quiet or total <= 0 or self.stream is None or not self.stream.isatty():
             yield lambda done, total: None
             return
         from rich.console import Console as RichConsole

@@ -20,6 +20,7 @@ class Plan:
     epochs, head_epochs    of all layers, and before that of the head alone
     warmup_steps           linear warm-up at the start of each phase, then a cosine down to a hundredth
     time_limit             seconds for the whole run, or None
+    freeze_norm            whether the batch norms of the backbone keep their statistics, gains and biases
     augmentation           settings of data.augment.Augmentation, by name
     vary_by_batch          tiny images are augmented a batch at a time
     probe                  what the linear baseline sees: 'features' of the frozen backbone, or 'pixels'
@@ -49,6 +50,7 @@ class Plan:
     warmup_steps: int
     ema: float
     patience: int
+    freeze_norm: bool
     augmentation: Mapping[str, Any]
     vary_by_batch: bool
     probe: str

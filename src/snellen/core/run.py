@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from snellen.core.config import Config
 from snellen.core.errors import RunError
-from snellen.core.files import storage_errors, sweep_temporary, write_json, write_text
+from snellen.core.files import storage_errors, sweep_temporary, write_bytes, write_json, write_text
 from snellen.core.finding import Finding
 from snellen.core.plan import Plan
 
@@ -57,7 +57,10 @@ class RunFolder:
         if not (path / "STATUS").is_file():
             there = "is not a run folder (it has no STATUS file)" if path.exists() else "does not exist"
             raise RunError(f"{path} {there}: give the folder that 'snellen train' wrote")
-        version = run.read_json("environment.json", missing={}).get("run_version", RUN_VERSION)
+        environment = run.read_json("environment.json", missing={})
+        version = environment.get("run_version", RUN_VERSION) if isinstance(environment, dict) else None
+        if not isinstance(version, int):
+            raise RunError(f"{path / 'environment.json'} is damaged: it does not say which version wrote it")
         if version > RUN_VERSION:
             raise RunError(
                 f"{path} has run format version {version}, newer than the {RUN_VERSION} this Snellen reads: "
@@ -87,7 +90,14 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        return (self.path / "STATUS").read_text().strip()  # type: ignore[return-value]
+        """Raises RunError when the file is damaged."""
+        word = (self.path / "STATUS").read_bytes().decode(errors="replace").strip()
+        for status in get_args(Status):
+            if word == status:
+                return status  # type: ignore[no-any-return]
+        raise RunError(
+            f"{self.path / 'STATUS'} is damaged: it says {word[:40]!r}, not one of {', '.join(get_args(Status))}"
+        )
 
     @property
     def config(self) -> Config:
@@ -95,7 +105,12 @@ class RunFolder:
 
     @property
     def plan(self) -> Plan:
-        return Plan.from_json(self.read_json("plan.json"))
+        """Raises RunError when there is none, or when it is damaged."""
+        content = self.read_json("plan.json")
+        try:
+            return Plan.from_json(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{self.path / 'plan.json'} is damaged: {error!r}") from None
 
     @property
     def findings(self) -> list[Finding]:
@@ -113,13 +128,20 @@ class RunFolder:
             raise RunError(f"{self.path / name} is damaged: {error}") from None
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The events of metrics.jsonl in order. A last line that a kill cut short is passed over."""
+        """The events of metrics.jsonl in order. A last line that a kill cut short is passed over.
+
+        Raises RunError for any other line that is no event.
+        """
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return
-        lines = path.read_text(encoding="utf-8").split("\n")
-        for line in lines[:-1]:  # what follows the last newline is empty, or cut short
-            yield json.loads(line)
+        lines = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is empty, or cut short
+            try:
+                event = json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path} is damaged in line {number}: {error}") from None
+            yield event
 
     # --- writing
 
@@ -145,4 +167,11 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
 
     def sweep(self) -> None:
+        """Remove what a killed process left: temporary files, and half of a last line in metrics.jsonl."""
         sweep_temporary(self.path)
+        path = self.path / "metrics.jsonl"
+        if path.is_file():
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if whole != content:
+                write_bytes(path, whole)

@@ -12,7 +12,7 @@ import numpy as np
 
 def keyed_seed(*key: int | str) -> int:
     """A 63-bit seed that depends on every part of ``key`` and is the same in every process and on every machine."""
-    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("\x1f".join(map(str, key)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 

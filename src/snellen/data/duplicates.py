@@ -179,13 +179,17 @@ def _chroma(colour: Pixels) -> Floats:
 def _needed_correlation(grey: Pixels, samples: int = 2_000) -> float:
     """The correlation a pair must reach: MIN_CORRELATION, or nearer to 1 where unrelated images correlate as well.
 
-    Unrelated means pairs at random; the threshold leaves a tenth of the distance that 90 % of them keep from 1.
+    Unrelated means pairs at random; the threshold leaves a tenth of the distance that 90 % of them keep from 1. A few
+    images say nothing about what is usual. (Many images of fewer than about ten distinct pictures look like a fixed
+    camera's.)
     """
+    if len(grey) < 30:
+        return MIN_CORRELATION
     rng = np.random.default_rng(0)
     first, second = rng.integers(0, len(grey), (2, samples))
     first, second = first[first != second], second[first != second]
     one, two = (_standardised(grey[rows].reshape(-1, SIDE * SIDE).astype(np.float32)) for rows in (first, second))
-    usual = float(np.quantile((one * two).sum(axis=1), 0.9)) if len(first) else 0.0
+    usual = float(np.quantile((one * two).sum(axis=1), 0.9))
     return max(MIN_CORRELATION, 1.0 - 0.1 * (1.0 - usual))
 
 

@@ -52,7 +52,7 @@ class Manifest:
     def digest(self) -> str:
         """The manifest hash: sha256, hex, over canonical JSON of everything but ``reasons``, which are only words."""
         fields = {name: value for name, value in self.to_json().items() if name not in ("reasons", "digest", "seal")}
-        return _sha256(json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+        return _sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")))
 
     @property
     def seal(self) -> str:
@@ -90,4 +90,4 @@ def _rows(rows: Iterable[Mapping[str, Any]]) -> Iterable[Row]:
 
 def _sha256(text: str) -> str:
     # A file name that isn't UTF-8 reaches here as lone surrogates; they must hash, not raise.
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -194,8 +194,8 @@ def _check_sides(manifest: Manifest) -> None:
     for side in ("train", "val"):
         if not manifest.ids(side):
             raise DataError(
-                f"no {side} images among {len(manifest.rows)}: duplicates and groups cannot be divided; "
-                "add images, or give the split yourself"
+                f"no {side} images among {len(manifest.rows)}: there are too few images, or too few groups of them, "
+                "to divide; add images, or give the split yourself"
             )
     known = {label for row in manifest.rows if row.split == "train" for label in row.labels}
     needed = 1 if manifest.multi_label else 2

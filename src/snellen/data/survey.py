@@ -16,8 +16,8 @@ from snellen.data import formats, samples
 from snellen.data.duplicates import Duplicate, find_duplicates
 from snellen.data.groups import find_groups
 from snellen.data.image import read_header
-from snellen.data.scan import ImageFacts, Keep, scan
 from snellen.data.manifest import Manifest
+from snellen.data.scan import ImageFacts, Keep, scan
 from snellen.data.split import split
 
 if TYPE_CHECKING:

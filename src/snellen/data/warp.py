@@ -58,6 +58,7 @@ def warp_image(image: Pixels, matrix: Matrix, size: Size, *, fill: Colour = FILL
 
 def _upright(image: npt.NDArray[Any], matrix: Matrix) -> tuple[npt.NDArray[Any], Matrix]:
     """An axis-aligned matrix that turns rows into columns, as a transposed image and a matrix that does not."""
+    matrix = matrix / matrix[2, 2]
     if abs(matrix[0, 0]) < abs(matrix[0, 1]):
         return image.swapaxes(0, 1), matrix @ _SWAP_AXES
     return image, matrix
@@ -212,8 +213,8 @@ def warp_batch(images: torch.Tensor, matrices: Matrix, size: Size, *, fill: Colo
         raise ValueError(f"a batch is uint8 [B, 3, H, W] with matrices [B, 3, 3], got {got}")
     if not is_affine(matrices):
         raise ValueError("a batch is warped by affine matrices, got one with perspective: use warp_image")
-    linear = matrices[:, :2, :2] / matrices[:, 2:, 2:]
-    shrink = 1.0 / np.linalg.svd(linear, compute_uv=False).min(initial=1.0)
+    matrices = matrices / matrices[:, 2:, 2:]
+    shrink = 1.0 / np.linalg.svd(matrices[:, :2, :2], compute_uv=False).min(initial=1.0)
     if shrink > MAX_BILINEAR_SHRINK + 1e-6:
         raise ValueError(f"a matrix of the batch shrinks {shrink:.2f} times, the limit is 1.41: use warp_image")
     height, width = images.shape[2:]

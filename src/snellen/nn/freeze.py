@@ -10,6 +10,13 @@ def set_trainable(module: nn.Module, trainable: bool) -> None:
         parameter.requires_grad_(trainable)
 
 
+def freeze_batch_norms(module: nn.Module) -> None:
+    """Gains, biases and (through ``train_mode``) running statistics of every batch norm stay as they are."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            set_trainable(part, False)
+
+
 def train_mode(model: nn.Module) -> None:
     """``model.train()``, except that whatever is wholly frozen stays in evaluation mode.
 

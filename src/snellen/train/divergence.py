@@ -34,18 +34,37 @@ def explain_divergence(
     names = ", ".join(batch.ids[:_SHOWN]) + (", ..." if len(batch.ids) > _SHOWN else "")
     return DivergenceError(
         f"training diverged at step {step}: {_origin(model, task, batch, plan)}; the batch held {names}. "
-        f"Lower --lr (now {plan.lr:g}) and --body-lr (now {plan.body_lr:g}), or look at these images; "
+        f"{_lower(plan)}, or look at these images; the best model so far is kept"
+    )
+
+
+def explain_validation(model: nn.Module, plan: Plan, *, step: int) -> DivergenceError:
+    """The error to raise when the validation loss is not finite, although every training loss before it was."""
+    origin = _bad_weights(model) or "the weights are finite, so some output is too large"
+    return DivergenceError(
+        f"training diverged: after step {step} the validation loss is not finite ({origin}). {_lower(plan)}; "
         "the best model so far is kept"
     )
 
 
-def _origin(model: nn.Module, task: Task[Any], batch: Batch[Any], plan: Plan) -> str:
+def _lower(plan: Plan) -> str:
+    return f"Lower --lr (now {plan.lr:g}) and --body-lr (now {plan.body_lr:g})"
+
+
+def _bad_weights(model: nn.Module) -> str | None:
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
             return f"the weights '{name}' are no longer finite"
     for name, buffer in model.named_buffers():
         if not _finite(buffer):
             return f"the statistics '{name}' are no longer finite"
+    return None
+
+
+def _origin(model: nn.Module, task: Task[Any], batch: Batch[Any], plan: Plan) -> str:
+    weights = _bad_weights(model)
+    if weights is not None:
+        return weights
     culprit = _first_bad_module(model, task, batch, plan)
     if culprit is not None:
         return f"the first value that is not finite comes out of '{culprit}'"

@@ -6,6 +6,7 @@ resumed run needs is the weights, the optimizer's memory, and a few counters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,11 +24,11 @@ from snellen.data.augment import Augmentation
 from snellen.data.loader import ImageSet, Variation, steps_per_epoch, training_batches
 from snellen.evaluate import assess, score
 from snellen.nn.ema import MovingAverage
-from snellen.nn.freeze import set_trainable, train_mode
+from snellen.nn.freeze import freeze_batch_norms, set_trainable, train_mode
 from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic
 from snellen.tasks.base import Task
-from snellen.train.divergence import explain_divergence
+from snellen.train.divergence import explain_divergence, explain_validation
 from snellen.train.observers import Observer
 from snellen.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_rates
 from snellen.train.schedule import rate_factor
@@ -62,6 +63,12 @@ def phases(plan: Plan) -> list[Phase]:
         Phase("body", plan.head_epochs, plan.epochs, body_trains=True),
     ]
     return [phase for phase in both if phase.epochs]
+
+
+def headline_value(task: Task[Any], metrics: Mapping[str, Estimate]) -> float:
+    """Below every value when it is missing: these images have no case that it could judge."""
+    headline = metrics.get(task.headline)
+    return headline.value if headline is not None else float("-inf")
 
 
 class Trainer:
@@ -103,11 +110,14 @@ class Trainer:
         """
         for phase in phases(self.plan):
             set_trainable(self.model, phase.body_trains)
+            if self.plan.freeze_norm:
+                freeze_batch_norms(self.model)
             set_trainable(self.model.get_submodule("head"), True)
             for epoch in range(phase.first_epoch, phase.first_epoch + phase.epochs):
-                if self.progress.step >= (epoch + 1) * self.steps_per_epoch:
-                    continue  # done before this run was resumed
-                reason = self._epoch(phase, epoch, should_stop, checkpoint)
+                if self.progress.step < (epoch + 1) * self.steps_per_epoch:
+                    reason = self._epoch(phase, epoch, should_stop, checkpoint)
+                else:  # done before this run was resumed, perhaps just then and for the last time
+                    reason = self._stale(phase)
                 if reason is not None:
                     return reason
         return "finished"
@@ -132,7 +142,7 @@ class Trainer:
                 checkpoint(self)
         self._end_epoch(phase, epoch)
         checkpoint(self)
-        return "early stopping" if self._is_stale(phase) else None
+        return self._stale(phase)
 
     def _batches(self, epoch: int) -> Iterator[Batch[Any]]:
         return training_batches(
@@ -193,9 +203,10 @@ class Trainer:
         """Validate the averaged weights, keep them if they are the best, and say how it went."""
         with _weights_of(self.model, self.ema):
             assessment = assess(self.model, self.task, self.val_images, self.plan)
+            if not math.isfinite(assessment.loss):
+                raise explain_validation(self.model, self.plan, step=self.progress.step)
             metrics = score(self.task, assessment.predicted, assessment.truth, intervals=False)
-            headline = metrics.get(self.task.headline)  # missing when validation has no case that it could judge
-            value = headline.value if headline is not None else float("-inf")
+            value = headline_value(self.task, metrics)
             better = self._is_better(value, assessment.loss)
             if better:
                 self.progress.best_value, self.progress.best_loss = value, assessment.loss
@@ -213,8 +224,9 @@ class Trainer:
             return True
         return value > best_value or (value == best_value and loss < best_loss)
 
-    def _is_stale(self, phase: Phase) -> bool:
-        return phase.body_trains and self.progress.epochs_since_best >= self.plan.patience
+    def _stale(self, phase: Phase) -> str | None:
+        is_stale = phase.body_trains and self.progress.epochs_since_best >= self.plan.patience
+        return "early stopping" if is_stale else None
 
     def _tell(self, event: Mapping[str, Any]) -> None:
         for observer in self.observers:

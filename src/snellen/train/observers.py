@@ -91,10 +91,12 @@ class Lines:
             return
         of = self._epochs[event["phase"]]
         mark = "  best so far" if event["best"] else ""
+        headline = event.get(f"val/{self._headline}")  # missing when validation has no case that it could judge
+        told = "undefined" if headline is None else f"{100 * headline:.1f} %"
         self._console.say(
             f"  {event['phase']:4} {event['epoch']:>3}/{of}  train loss {event['train/loss']:.4f}  "
             f"val loss {event['val/loss']:.4f}  val {self._headline.replace('_', ' ')} "
-            f"{100 * event[f'val/{self._headline}']:.1f} %  {event['seconds']:.0f} s{mark}"
+            f"{told}  {event['seconds']:.0f} s{mark}"
         )
 
     def close(self) -> None:

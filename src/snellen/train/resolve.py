@@ -19,6 +19,7 @@ from snellen.nn.catalog import EMBEDDED_MODEL, SMALL_RESNET, BackboneFacts, Prov
 NumberT = TypeVar("NumberT", int, float)
 
 TINY_SIDE = 64  # pixels: up to here a photograph's network sees little but enlarged blocks
+_SMALL_BATCH = 32  # images: with fewer or as many, moving batch-norm statistics cost more than they bring
 _WIDE = 2.0  # aspect ratio from which a centre crop would lose half of the image
 _UNKNOWN_MEAN = (0.5, 0.5, 0.5)
 
@@ -153,6 +154,7 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
             "ema", 0.99 if steps * epochs < 2000 else 0.999, "averages over about the last hundredth of the steps"
         ),
         patience=auto("patience", int(np.clip(epochs // 3, 3, 10)), "a third of the epochs, between 3 and 10"),
+        freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
         augmentation=asdict(augmentation),
         vary_by_batch=choice.tiny,
         probe="features" if choice.pretrained else "pixels",
@@ -208,6 +210,15 @@ def _epochs(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
         low, high, images = 10, 40, 80_000
     epochs = int(np.clip(round(images / facts.num_train), low, high))
     return epochs, f"{facts.num_train} training images seen {epochs} times; more with --epochs"
+
+
+def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: dict[str, str]) -> bool:
+    if config.freeze_norm != "auto":
+        return config.freeze_norm
+    frozen = choice.pretrained and batch_size <= _SMALL_BATCH
+    if frozen:
+        reasons["freeze_norm"] = f"batches of {batch_size} estimate the statistics worse than the weights' own"
+    return frozen
 
 
 def _label_smoothing(choice: ModelChoice) -> tuple[float, str]:

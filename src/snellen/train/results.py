@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from snellen.core.checkpoint import Checkpoint
 from snellen.core.estimate import Estimate
-from snellen.core.files import replace_atomically
+from snellen.core.files import write_bytes
 from snellen.evaluate import Assessment, assess, score
 from snellen.train.pictures import save_mistakes
 from snellen.train.probe import Probe
@@ -85,8 +85,7 @@ def _json(numbers: Numbers) -> dict[str, Any]:
 
 def _save_predictions(session: Session, split: str, assessment: Assessment) -> None:
     arrays = session.task.arrays(assessment.predicted, assessment.truth)
-    path = session.run.predictions / f"{split}.safetensors"
-    replace_atomically(path, lambda temporary: save_file(arrays, temporary))
+    write_bytes(session.run.predictions / f"{split}.safetensors", save(arrays))
     session.run.write_json(f"predictions/{split}.json", [record.id for record in session.sides[split].records])
 
 
@@ -100,9 +99,11 @@ def verdict(
     """What the numbers say, in two or three sentences that claim no more than the intervals allow."""
     headline = session.task.headline
     name = headline.replace("_", " ")
-    got = splits[split][headline]
-    trivial = baselines["majority"][split][headline].value
     side = "on the sealed test images" if split == "test" else "on the validation images, which also chose the model"
+    got = splits[split].get(headline)
+    if got is None:
+        return f"The model's {name} {side} is undefined: none of them is a case that it could judge."
+    trivial = baselines["majority"][split][headline].value
     words = [f"The model's {name} {side} is {got.as_percent()}."]
     if got.low is not None and got.low <= trivial:
         words.append(

@@ -1,0 +1,619 @@
+"""The training loop: what it visits, how it goes on after a stop, when it ends, and what it says when it fails."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from shapes import save_folders, save_table
+from snellen.core.checkpoint import Checkpoint
+from snellen.core.errors import DataError, DivergenceError
+from snellen.core.estimate import Estimate
+from snellen.core.run import RunFolder
+from snellen.data.augment import Augmentation
+from snellen.data.loader import ImageSet, Variation, evaluation_batches, steps_per_epoch, training_batches
+from snellen.nn.network import Network
+from snellen.nn.small_resnet import SmallResNet
+from snellen.train import features as feature_cache
+from snellen.train import loop
+from snellen.train.loop import Trainer, phases
+from snellen.train.optim import build_optimizer, set_rates
+from snellen.train.run_training import run_training
+from snellen.train.schedule import rate_factor
+from snellen.train.session import Session
+from tiny_runs import a_plan, different, said, start, start_again, state_of, trainer_of
+
+torch.set_num_threads(1)
+
+SIDE = 8
+SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 0.01, "body_lr": 0.01}
+
+
+def never() -> None:
+    return None
+
+
+def unsaved(trainer: Trainer) -> None:
+    return None
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_folders(tmp_path_factory.mktemp("shapes") / "data", per_class=14, side=SIDE)
+
+
+@pytest.fixture(scope="module")
+def images(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Data that tests share; they take a fresh trainer each, with ``fresh``."""
+    return start(shapes, tmp_path_factory.mktemp("session"), **SETTINGS)
+
+
+def fresh(images: Session, **changes: Any) -> Trainer:
+    """A trainer of a new network with the same random start, over shared images."""
+    torch.manual_seed(5)
+    network = Network(images.plan.preprocessing, SmallResNet(SIDE, width=8), 3, dropout=0.2)
+    session = replace(images, model=network, plan=replace(images.plan, patience=99, ema=0.9))
+    return trainer_of(session, **changes)
+
+
+# --- the schedule
+
+
+@given(st.integers(1, 500), st.integers(0, 200))
+def test_rates_warm_up_to_the_peak_and_then_only_fall(total: int, warmup: int) -> None:
+    factors = [rate_factor(step, total, warmup) for step in range(total)]
+    assert all(0 < factor <= 1 for factor in factors)
+    peak = factors.index(max(factors))
+    assert peak <= max(1, total // 4)
+    assert factors[: peak + 1] == sorted(factors[: peak + 1]) and len(set(factors[: peak + 1])) == peak + 1
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    if total > 40:
+        assert factors[peak] > 0.99 and factors[-1] < 0.05
+
+
+def test_the_rate_is_that_of_the_cosine() -> None:
+    assert rate_factor(0, 100, 10) == pytest.approx(1 / 11)
+    assert rate_factor(10, 100, 10) == 1.0
+    assert rate_factor(55, 100, 10) == pytest.approx(0.01 + 0.99 * 0.5)
+    assert rate_factor(100, 100, 10) == pytest.approx(0.01)
+
+
+# --- the optimizer
+
+
+def test_every_parameter_is_in_one_group_with_its_own_rate_and_decay() -> None:
+    network = Network(a_plan().preprocessing, SmallResNet(16), 3)
+    plan = a_plan(lr=0.5, body_lr=0.25, weight_decay=0.125)
+    groups = build_optimizer(network, plan).param_groups
+    of = {id(parameter): group for group in groups for parameter in group["params"]}
+    parameters = dict(network.named_parameters())
+    assert sum(len(group["params"]) for group in groups) == len(of) == len(parameters)
+    for name, parameter in parameters.items():
+        group = of[id(parameter)]
+        assert group["peak_lr"] == group["lr"] == (0.5 if name.startswith("head.") else 0.25), name
+        assert group["weight_decay"] == (0.125 if parameter.dim() > 1 else 0.0), name
+
+
+def test_rates_are_set_as_a_share_of_each_peak() -> None:
+    optimizer = build_optimizer(Network(a_plan().preprocessing, SmallResNet(16), 3), a_plan(lr=0.5, body_lr=0.25))
+    for factor in (0.5, 0.1):
+        set_rates(optimizer, factor)
+        assert {group["lr"] for group in optimizer.param_groups} == {0.5 * factor, 0.25 * factor}
+
+
+# --- the order of the images
+
+
+def variation(images: Session, seed: int = 0, **augmentation: Any) -> Variation:
+    return Variation(augmentation=Augmentation(**augmentation), by_batch=True, seed=seed)
+
+
+def visited(images: Session, epoch: int, seed: int = 0, **more: Any) -> list[str]:
+    batches = training_batches(
+        images.sides["train"], variation(images, seed), epoch=epoch, batch_size=8, **{"workers": 1, **more}
+    )
+    return [image_id for batch in batches for image_id in batch.ids]
+
+
+def test_an_epoch_visits_every_image_once_in_an_order_of_its_own(images: Session) -> None:
+    everything = sorted(record.id for record in images.sides["train"].records)
+    first = visited(images, 0)
+    assert sorted(first) == everything and first != everything
+    assert visited(images, 0) == first
+    assert visited(images, 0, workers=3) == first
+    assert sorted(visited(images, 1)) == everything and visited(images, 1) != first
+    assert visited(images, 0, seed=1) != first
+    assert visited(images, 0, first=2) == first[16:]
+
+
+@pytest.mark.parametrize(
+    ("num", "size", "steps"), [(32, 8, 4), (33, 8, 4), (34, 8, 5), (1, 8, 1), (3, 8, 1), (9, 1, 9)]
+)
+def test_a_last_batch_of_one_image_is_left_out(num: int, size: int, steps: int) -> None:
+    assert steps_per_epoch(num, size) == steps
+
+
+@pytest.mark.parametrize("by_batch", [True, False])
+def test_any_number_of_workers_makes_the_same_pixels(by_batch: bool, images: Session) -> None:
+    varied = Variation(augmentation=Augmentation.for_photos(), by_batch=by_batch, seed=3)
+
+    def batches(workers: int, epoch: int) -> list[Tensor]:
+        made = training_batches(images.sides["train"], varied, epoch=epoch, batch_size=8, workers=workers)
+        return [batch.images.clone() for batch in made]
+
+    one, many, later = batches(1, 0), batches(4, 0), batches(1, 1)
+    assert len(one) == len(many) > 2
+    assert all(torch.equal(a, b) for a, b in zip(one, many, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(one, later, strict=True))
+
+
+def test_any_number_of_workers_gives_the_same_weights(images: Session) -> None:
+    trainers = [fresh(images, workers=workers, augmentation={"translate": 0.2}) for workers in (1, 4)]
+    for trainer in trainers:
+        assert trainer.run(should_stop=never, checkpoint=unsaved) == "finished"
+    assert different(*map(state_of, trainers)) == []
+
+
+def test_batch_size_changes_neither_order_nor_pixels_of_evaluation(images: Session) -> None:
+    side = images.sides["val"]
+
+    def pixels(size: int, workers: int) -> Tensor:
+        return torch.cat([batch.images for batch in evaluation_batches(side, size, workers)])
+
+    assert len(pixels(32, 1)) == len(side) > 4
+    assert torch.equal(pixels(32, 1), pixels(3, 2))
+
+
+# --- what a run goes on from
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped_at(step: int, path: Path, make: Callable[[], Trainer]) -> Trainer:
+    """A fresh trainer that was loaded from what another saved at ``step``, where that one was killed."""
+
+    def save_and_die(trainer: Trainer) -> None:
+        if trainer.progress.step == step:
+            trainer.save(path)
+            raise Stop
+
+    with pytest.raises(Stop):
+        make().run(should_stop=never, checkpoint=save_and_die)
+    again = make()
+    again.load(path)
+    assert again.progress.step == step
+    return again
+
+
+# 4 steps an epoch: head for one epoch, then the body
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 11, 12])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(step: int, images: Session, tmp_path: Path) -> None:
+    def make() -> Trainer:
+        return fresh(images, head_epochs=1, epochs=2, augmentation={"translate": 0.2, "hflip": 0.5})
+
+    whole = make()
+    assert whole.steps_per_epoch == 4
+    seen: list[dict[str, Any]] = []
+    whole.observers = [Recorder(seen)]
+    assert whole.run(should_stop=never, checkpoint=unsaved) == "finished"
+    again = stopped_at(step, tmp_path / "last.safetensors", make)
+    seen_again: list[dict[str, Any]] = []
+    again.observers = [Recorder(seen_again)]
+    assert again.run(should_stop=never, checkpoint=unsaved) == "finished"
+    assert different(state_of(whole), state_of(again)) == []
+    assert again.progress == whole.progress
+    assert seen_again == [event for event in seen if event["step"] > step]
+
+
+class Recorder:
+    def __init__(self, seen: list[dict[str, Any]]) -> None:
+        self.seen = seen
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        self.seen.append(dict(event))
+
+    def close(self) -> None:
+        pass
+
+
+def test_the_head_learns_alone_before_the_body_does(images: Session) -> None:
+    trainer = fresh(images, head_epochs=1, epochs=1)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    moved_in: dict[str, set[str]] = {}
+
+    def look(trainer: Trainer) -> None:
+        phase = "head" if trainer.progress.step <= trainer.steps_per_epoch else "body"
+        moved = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+        moved_in[phase] = moved
+
+    trainer.run(should_stop=never, checkpoint=look)
+    assert [phase.name for phase in phases(trainer.plan)] == ["head", "body"]
+    assert moved_in["head"] == {"head.weight", "head.bias"}
+    assert {"backbone.stem.0.weight", "backbone.stem.1.running_mean"} <= moved_in["body"]
+
+
+# --- when it ends
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[tuple[float | None, float]]) -> None:
+    """Validation as told: (headline, or None where it is undefined; loss) after each epoch."""
+    script = iter(scores)
+    current: list[tuple[float | None, float]] = []
+
+    class Assessed:
+        predicted = truth = ()
+
+        def __init__(self, loss: float) -> None:
+            self.loss = loss
+
+    def assess(*arguments: object) -> Assessed:
+        current[:] = [next(script)]
+        return Assessed(current[0][1])
+
+    def score(*arguments: object, **more: object) -> dict[str, Estimate]:
+        value = current[0][0]
+        return {} if value is None else {"accuracy": Estimate(value=value, n=9)}
+
+    monkeypatch.setattr(loop, "assess", assess)
+    monkeypatch.setattr(loop, "score", score)
+
+
+def kept_epochs(images: Session, **changes: Any) -> tuple[Trainer, list[int]]:
+    kept: list[int] = []
+    trainer = fresh(images, keep_best=lambda weights, epoch, step, metrics: kept.append(epoch), **changes)
+    return trainer, kept
+
+
+def test_training_stops_when_validation_has_not_been_better_for_long(
+    images: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [(0.5, 1.0), (0.7, 1.0), (0.6, 1.0), (0.7, 1.0), (0.9, 1.0)])
+    trainer, kept = kept_epochs(images, epochs=5, patience=2)
+    assert trainer.run(should_stop=never, checkpoint=unsaved) == "early stopping"
+    assert kept == [1, 2] and trainer.progress.step == 4 * trainer.steps_per_epoch
+
+
+@pytest.mark.parametrize("killed_after", [3, 4])
+def test_a_resumed_run_stops_early_where_the_other_did(
+    killed_after: int, images: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [(0.5, 1.0), (0.7, 1.0), (0.6, 1.0), (0.7, 1.0), (0.9, 1.0)])
+    trainer = stopped_at(
+        4 * killed_after, tmp_path / "last.safetensors", lambda: kept_epochs(images, epochs=5, patience=2)[0]
+    )
+    assert trainer.run(should_stop=never, checkpoint=unsaved) == "early stopping"
+    assert trainer.progress.step == 4 * trainer.steps_per_epoch
+
+
+def test_equal_headlines_are_decided_by_the_loss(images: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [(0.5, 1.0), (0.5, 0.9), (0.5, 0.95), (0.5, 0.9), (0.4, 0.1), (0.6, 3.0)])
+    trainer, kept = kept_epochs(images, epochs=6)
+    trainer.run(should_stop=never, checkpoint=unsaved)
+    assert kept == [1, 2, 6]
+    assert (trainer.progress.best_value, trainer.progress.best_loss, trainer.progress.best_epoch) == (0.6, 3.0, 6)
+
+
+def test_a_headline_that_is_undefined_loses_to_any_other(
+    images: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, [(None, 1.0), (None, 0.5), (None, 0.7), (0.0, 2.0), (None, 0.1)])
+    trainer, kept = kept_epochs(images, epochs=5)
+    trainer.run(should_stop=never, checkpoint=unsaved)
+    assert kept == [1, 2, 4]
+    trainer.save(tmp_path / "last.safetensors")
+    trainer.load(tmp_path / "last.safetensors")
+
+
+def test_what_is_kept_is_the_average_and_training_goes_on_with_the_weights(images: Session) -> None:
+    kept: dict[str, Tensor] = {}
+
+    def keep(weights: Mapping[str, Tensor], *rest: object) -> None:
+        kept.update({name: tensor.clone() for name, tensor in weights.items()})
+
+    trainer = fresh(images, epochs=1, keep_best=keep)
+    trainer.run(should_stop=never, checkpoint=unsaved)
+    assert trainer.ema is not None
+    assert different(kept, trainer.ema.average) == []
+    assert "head.weight" in different(kept, trainer.model.state_dict())
+    assert "backbone.stem.1.running_mean" in different(kept, trainer.model.state_dict())
+
+
+# --- whole runs
+
+
+@pytest.fixture
+def data(shapes: Path, tmp_path: Path) -> Path:
+    """A copy that the test may spoil."""
+    return Path(shutil.copytree(shapes, tmp_path / "data"))
+
+
+def test_out_of_time_ends_in_good_order_with_a_model(shapes: Path, tmp_path: Path) -> None:
+    session = start(shapes, tmp_path, **SETTINGS, time_limit=0.001)
+    run = run_training(session, resume=False)
+    results = run.read_json("results.json")
+    assert run.status == "done" and results["ended"] == "time limit"
+    assert Checkpoint.load(run.best_checkpoint).step == 0
+    assert "accuracy" in results["splits"]["test"]
+
+
+def test_out_of_time_in_the_middle_of_an_epoch_keeps_what_was_learnt(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start(shapes, tmp_path, **SETTINGS, time_limit=1000.0)
+    take_step = Trainer._step
+    monkeypatch.setattr("snellen.train.run_training._reserve", lambda session: 0.0)
+
+    def last_step(trainer: Trainer, batch: Any) -> None:
+        take_step(trainer, batch)
+        if trainer.progress.step == 2:
+            monkeypatch.setattr("time.monotonic", lambda: session.console.started + 1001.0)
+
+    monkeypatch.setattr(Trainer, "_step", last_step)
+    run = run_training(session, resume=False)
+    assert run.status == "done" and run.read_json("results.json")["ended"] == "time limit"
+    assert Checkpoint.load(run.best_checkpoint).step == 2
+
+
+def test_a_stopped_run_goes_on_to_the_bits_of_one_that_was_not(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also a run that stops early, and one that has no checkpoint to go on from."""
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    whole = run_training(start(shapes, tmp_path / "whole", **SETTINGS), resume=False)
+    take_step, dies_at = Trainer._step, [3, 6]
+
+    def dying(trainer: Trainer, batch: Any) -> None:
+        if dies_at and trainer.progress.step == dies_at[0]:
+            dies_at.pop(0)
+            raise KeyboardInterrupt
+        take_step(trainer, batch)
+
+    session = start(shapes, tmp_path / "parts", **SETTINGS, checkpoint_every=1000.0)
+    monkeypatch.setattr(Trainer, "_step", dying)
+    for resume in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            run_training(session, resume=resume)
+        assert session.run.status == "stopped"
+        session = start_again(session.run, tmp_path / "parts" / "cache")
+    parts = run_training(session, resume=True)
+    assert parts.status == whole.status == "done"
+    best = [Checkpoint.load(run.best_checkpoint) for run in (whole, parts)]
+    assert different(best[0].weights, best[1].weights) == []
+    assert told(parts) == told(whole)
+
+
+def told(run: RunFolder) -> list[dict[str, Any]]:
+    """The events without the time."""
+    return [{name: value for name, value in event.items() if name != "seconds"} for event in run.events()]
+
+
+def test_a_finished_run_tells_every_step_once_and_leaves_nothing_to_resume(shapes: Path, tmp_path: Path) -> None:
+    run = run_training(start(shapes, tmp_path, **SETTINGS), resume=False)
+    events = list(run.events())
+    assert [event["event"] for event in events][:2] == ["probe", "step"]
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 13))
+    assert [event["step"] for event in events if event["event"] == "epoch"] == [4, 8, 12]
+    assert not run.last_checkpoint.exists()
+
+
+def unlabelled_in(root: Path, sides: tuple[str, ...]) -> Path:
+    """A multi-label table whose images on ``sides`` have no label at all."""
+    table = save_table(root, num=48, side=SIDE)
+    rows = table.read_text().splitlines()[1:]
+    lines = ["image,label,split"]
+    for i, row in enumerate(rows):
+        image, label = row.split(",")
+        side = ("train", "train", "val", "test")[(i + i // 8) % 4]
+        lines.append(f"{image},{'' if side in sides else label},{side}")
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def test_a_metric_that_is_undefined_on_validation_and_test_does_not_end_a_run(tmp_path: Path) -> None:
+    table = unlabelled_in(tmp_path / "data", ("val", "test"))
+    session = start(table, tmp_path, **SETTINGS)
+    run = run_training(session, resume=False)
+    results = run.read_json("results.json")
+    assert run.status == "done"
+    assert "mean_average_precision" not in results["splits"]["val"]
+    assert "undefined" in results["verdict"] and "val mean average precision undefined" in said(session)
+
+
+# --- when it goes wrong
+
+
+def test_weights_that_overflow_name_step_weights_and_images(images: Session) -> None:
+    trainer = fresh(images)
+    with torch.no_grad():
+        trainer.model.get_submodule("backbone").blocks[1].conv1.weight[0, 0, 0, 0] = float("inf")  # type: ignore
+    with pytest.raises(DivergenceError) as caught:
+        trainer.run(should_stop=never, checkpoint=unsaved)
+    words = str(caught.value)
+    assert "at step 0: the weights 'backbone.blocks.1.conv1.weight' are no longer finite" in words
+    first = visited(images, 0)[:8]
+    assert ", ".join(first[:4]) in words and "--lr" in words
+
+
+class Explodes(nn.Module):
+    """Lets everything through; from the given call on as NaN."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.calls, self.at = 0, at
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * float("nan") if self.calls > self.at else x
+
+
+def test_the_first_module_that_gives_a_nan_is_named_with_its_step(images: Session) -> None:
+    trainer = fresh(images)
+    trainer.model.dropout = Explodes(at=2)
+    with pytest.raises(DivergenceError, match=r"at step 2: .*not finite comes out of 'dropout'; the batch held "):
+        trainer.run(should_stop=never, checkpoint=unsaved)
+    assert trainer.progress.step == 2
+
+
+def test_a_gradient_that_is_not_finite_is_named_although_the_loss_is(images: Session) -> None:
+    trainer = fresh(images)
+    trainer.model.get_submodule("head").weight.register_hook(lambda gradient: gradient * float("inf"))  # type: ignore
+    with pytest.raises(DivergenceError, match=r"at step 0: the gradient of 'head\.weight' is not finite, although"):
+        trainer.run(should_stop=never, checkpoint=unsaved)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in trainer.model.parameters())
+
+
+def test_a_validation_loss_that_is_not_finite_says_after_which_step(images: Session) -> None:
+    kept: list[int] = []
+    trainer = fresh(images, keep_best=lambda weights, epoch, *rest: kept.append(epoch))
+    trainer.model.dropout = Explodes(at=4)  # the four training steps of the first epoch pass
+    with pytest.raises(DivergenceError, match=r"after step 4 the validation loss is not finite .* Lower --lr"):
+        trainer.run(should_stop=never, checkpoint=unsaved)
+    assert kept == []
+
+
+def test_a_diverged_run_is_marked_and_its_best_model_still_loads(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = start(shapes, tmp_path, **SETTINGS)
+    take_step = Trainer._step
+
+    def poisoned(trainer: Trainer, batch: Any) -> None:
+        if trainer.progress.step == 6:
+            with torch.no_grad():
+                trainer.model.get_submodule("head").weight.mul_(float("nan"))  # type: ignore[operator]
+        take_step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_step", poisoned)
+    with pytest.raises(DivergenceError, match=r"step 6.*head\.weight"):
+        run_training(session, resume=False)
+    assert session.run.status == "failed"
+    best = Checkpoint.load(session.run.best_checkpoint)
+    assert best.epoch == 1 and all(bool(torch.isfinite(tensor).all()) for tensor in best.weights.values())
+    assert [event["step"] for event in session.run.events() if event["event"] == "step"] == list(range(1, 7))
+
+
+def test_a_rate_that_is_far_too_high_is_a_divergence_or_a_bad_model_never_a_crash(shapes: Path, tmp_path: Path) -> None:
+    session = start(shapes, tmp_path, **{**SETTINGS, "lr": 10.0, "body_lr": 10.0, "ema": 0.0})
+    try:
+        run = run_training(session, resume=False)
+    except DivergenceError:
+        assert session.run.status == "failed"
+    else:
+        assert run.status == "done"
+        accuracy = run.read_json("results.json")["splits"]["val"]["accuracy"]["value"]
+        assert math.isfinite(accuracy)
+
+
+def test_a_failure_before_training_is_marked_too(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = start(shapes, tmp_path, **SETTINGS)
+
+    def fail(*arguments: object) -> None:
+        raise DataError("no")
+
+    monkeypatch.setattr("snellen.train.run_training.run_probe", fail)
+    with pytest.raises(DataError):
+        run_training(session, resume=False)
+    assert session.run.status == "failed"
+
+
+# --- frozen features
+
+
+def features_of(session: Session, computed: list[int]) -> Tensor:
+    side = session.sides["val"]
+    hashes = [session.hashes[record.id] for record in side.records]
+    before = len(computed)
+    found = feature_cache.frozen_features(session.model, side, hashes, session.plan, session.cache, session.console)
+    assert len(computed) <= before + 1
+    return found
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of images of each computation of features."""
+    calls: list[int] = []
+    compute = feature_cache._compute
+
+    def counting(model: nn.Module, images: ImageSet, *rest: Any) -> Tensor:
+        calls.append(len(images))
+        return compute(model, images, *rest)
+
+    monkeypatch.setattr(feature_cache, "_compute", counting)
+    return calls
+
+
+def test_features_are_computed_once_for_the_same_files_and_weights(
+    images: Session, tmp_path: Path, computed: list[int]
+) -> None:
+    session = replace(images, model=fresh(images).model, cache=tmp_path)
+    first = features_of(session, computed)
+    again = features_of(session, computed)
+    assert len(computed) == 1 and torch.equal(first, again)
+    assert "from the cache" in said(session)
+    session.model.get_submodule("head").weight.data.zero_()  # type: ignore[union-attr, operator]
+    features_of(session, computed)
+    assert len(computed) == 1  # the head makes no features
+
+
+@pytest.mark.parametrize("changed", ["a weight", "a statistic", "a file", "the preprocessing", "the arithmetic"])
+def test_features_are_computed_anew_when_anything_they_follow_from_changed(
+    changed: str, images: Session, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = replace(images, model=fresh(images).model, cache=tmp_path)
+    features_of(session, computed)
+    with torch.no_grad():
+        if changed == "a weight":
+            session.model.get_parameter("backbone.stem.0.weight")[0, 0, 0, 0] += 1e-3
+        elif changed == "a statistic":
+            session.model.get_buffer("backbone.stem.1.running_mean")[0] += 1e-3
+    if changed == "a file":
+        hashes = session.hashes
+        other = {**hashes, session.sides["val"].records[0].id: "0" * 64}
+        monkeypatch.setattr(Session, "hashes", property(lambda session: other))
+    elif changed == "the preprocessing":
+        session.plan = replace(session.plan, preprocessing=replace(session.plan.preprocessing, fit="center crop"))
+    elif changed == "the arithmetic":
+        session.plan = replace(session.plan, precision="bf16")
+    features_of(session, computed)
+    assert len(computed) == 2
+
+
+def test_a_damaged_cache_of_features_is_computed_anew(images: Session, tmp_path: Path, computed: list[int]) -> None:
+    session = replace(images, model=fresh(images).model, cache=tmp_path)
+    first = features_of(session, computed)
+    (file,) = (tmp_path / "features").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert torch.equal(features_of(session, computed), first) and len(computed) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(images: Session, tmp_path: Path, computed: list[int]) -> None:
+    (tmp_path / "features").write_text("in the way")
+    session = replace(images, model=fresh(images).model, cache=tmp_path)
+    first = features_of(session, computed)
+    assert torch.equal(first, features_of(session, computed)) and len(computed) == 2
+    assert "features are not kept" in said(session)
+
+
+def test_features_follow_the_images_and_not_their_order(images: Session, tmp_path: Path, computed: list[int]) -> None:
+    session = replace(images, model=fresh(images).model.eval(), cache=tmp_path)
+    side = session.sides["val"]
+    turned = ImageSet(records=side.records[::-1], targets=side.targets[::-1], store=side.store)
+    first = features_of(session, computed)
+    second = features_of(replace(session, sides={**session.sides, "val": turned}), computed)
+    assert len(computed) == 2
+    torch.testing.assert_close(first, second.flip(0))
