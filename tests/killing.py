@@ -25,8 +25,18 @@ from snellen.core.checkpoint import Checkpoint, load_tensors
 from snellen.core.run import RunFolder
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["snellen.api", "snellen.train.run_training", "snellen.train.start", "scipy.optimize"])
-_INTERRUPTED_EARLY = 2  # exit code of --resume when the folder was not yet complete enough
+_FORKS.set_forkserver_preload(
+    [
+        *("snellen.cli", "snellen.train.run_training", "snellen.train.start", "snellen.report.build", "scipy.optimize"),
+        *(
+            "torch._dynamo",
+            "matplotlib.figure",
+            "matplotlib.backends.backend_svg",
+            "snellen.tasks.classification.plots",
+        ),
+        *("tensorboard.summary.writer.event_file_writer", "safetensors.torch", "tomli_w"),
+    ]
+)
 
 
 def _command(arguments: Sequence[str], log: Path) -> None:

@@ -88,9 +88,9 @@ def test_an_interrupted_run_stops_in_good_order_and_can_go_on(
 def test_the_command_itself_ends_with_130_after_ctrl_c(whole: Whole, tmp_path: Path) -> None:
     """Not forked: ``python -m snellen`` from its first import on."""
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "snellen", "train", str(whole.data), "--out", str(out), *SETTINGS]
+    settings = ("--cache", str(tmp_path / "cache"), "--epochs", "2000", *SETTINGS[2:])
     process = subprocess.Popen(
-        [*command, "--cache", str(tmp_path / "cache"), "--epochs", "2000"],
+        [sys.executable, "-m", "snellen", "train", str(whole.data), "--out", str(out), *settings],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,7 +110,7 @@ def test_the_command_itself_ends_with_130_after_ctrl_c(whole: Whole, tmp_path: P
 
 def test_a_finished_run_is_not_resumed(whole: Whole, tmp_path: Path) -> None:
     trial = Trial(whole.data, tmp_path, SETTINGS)
-    done = RunFolder.create(tmp_path / "run")
-    done.set_status("done")
+    RunFolder.create(tmp_path / "run").set_status("done")
+    (tmp_path / "run" / "report.html").write_text("")
     assert ended(trial.resume(tmp_path / "run")) == 2
     assert "is done, there is nothing to resume" in trial.log.read_text()

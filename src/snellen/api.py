@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.core.allocator import keep_memory
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.device import available_cores
-from snellen.core.errors import ConfigError, RunError
+from snellen.core.errors import ConfigError, RunError, StorageError
 from snellen.core.estimate import Estimate
 from snellen.core.files import write_json
 from snellen.core.finding import Finding
+from snellen.core.process import prepare_process
 from snellen.core.record import SPLITS
 from snellen.core.run import RunFolder
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from snellen.data.survey import Survey
     from snellen.predict import Prediction
     from snellen.train.session import Session
+
+
+_RUNS = "runs"
 
 
 def default_cache() -> Path:
@@ -154,34 +158,48 @@ def train(
 
 
 def _train(config: Config, out: Path | None, console: Console) -> Run:
-    if out is not None:
-        RunFolder.check_free(out)
-    _load_ahead()
-    keep_memory()
+    _check_place(out)
+    prepare_process()
     from snellen.train.reading import read_data
 
     cache = _cache_of(config)
     data = read_data(config, cache, console)
     findings, summary = _audited(data.survey)
+    _tell(console, data.survey, findings)
     from snellen.train.build import make_plan
     from snellen.train.start import begin
 
+    config = _anchored(config)
     made = make_plan(config, data.choice, data.survey, data.store)
     run = RunFolder.create(out or _fresh_folder(f"{data.survey.name}-{made[0].model}"))
-    _write_survey(run, config, data.survey, findings, summary)
-    _tell(console, data.survey, findings)
-    return _finish(begin(run, config, data, made, cache, console), resuming=False)
+    with _removed_on_failure(run):
+        _write_survey(run, config, data.survey, findings, summary)
+        session = begin(run, config, data, made, cache, console)
+    return _finish(session, resuming=False)
+
+
+def _anchored(config: Config) -> Config:
+    """With absolute paths: a run is resumed and evaluated from other folders than the one it was started in."""
+    from snellen.data.samples import PREFIX
+
+    named = {name: getattr(config, name) for name in ("data", "images", "weights", "cache")}
+    paths = {name: os.path.abspath(path) for name, path in named.items() if path and not path.startswith(PREFIX)}
+    return config.model_copy(update=paths)
 
 
 def _resume(folder: Path, console: Console) -> Run:
-    _load_ahead()
-    keep_memory()
+    prepare_process()
     from snellen.train.reading import read_data
 
     run = RunFolder.open(folder)
-    if run.status == "done":
-        raise RunError(f"{folder} is done, there is nothing to resume: evaluate it, or train anew with another --out")
     run.sweep()
+    known = Run(folder)
+    if known.status == "done":
+        if known.report.is_file():
+            raise RunError(f"{folder} is done, there is nothing to resume: evaluate it, or train with another --out")
+        run.last_checkpoint.unlink(missing_ok=True)
+        _write_report(run, console)  # it was killed just before that
+        return known
     config = run.config
     cache = _cache_of(config)
     data = read_data(config, cache, console)
@@ -209,20 +227,32 @@ def _cache_of(config: Config) -> Path:
     return Path(config.cache) if config.cache else default_cache()
 
 
-def _load_ahead() -> None:
-    """Start importing what every training run needs while the images are being read: torch takes seconds."""
+def _check_place(out: str | Path | None) -> None:
+    """Before anything long begins. Raises RunError when ``out`` is taken, StorageError when no folder can be there."""
+    if out is not None:
+        RunFolder.check_free(Path(out))
+    target = Path(os.path.abspath(out or _RUNS))
+    above = next(folder for folder in (target, *target.parents) if folder.exists())
+    if not above.is_dir():
+        raise StorageError(f"cannot write {out or _RUNS}: {above} is a file; choose another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StorageError(f"no permission to write in {above}: choose a place you may write to with --out")
 
-    def load() -> None:
-        import scipy.optimize  # noqa: F401
-        import torch  # noqa: F401
 
-    threading.Thread(target=load, name="snellen-imports", daemon=True).start()
+@contextmanager
+def _removed_on_failure(run: RunFolder) -> Iterator[None]:
+    """A folder whose run could not begin could not be resumed either."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 def _fresh_folder(name: str) -> Path:
     """runs/<time>-<name>-<four letters>: never the folder of another run."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"
-    return Path("runs") / f"{datetime.now():%Y-%m-%d_%H%M%S}-{safe}-{secrets.token_hex(2)}"
+    return Path(_RUNS) / f"{datetime.now():%Y-%m-%d_%H%M%S}-{safe}-{secrets.token_hex(2)}"
 
 
 def audit(data: str | Path, *, out: str | Path | None = None, console: Console | None = None, **settings: Any) -> Audit:
@@ -231,19 +261,18 @@ def audit(data: str | Path, *, out: str | Path | None = None, console: Console |
 
     console = console or Console()
     config = Config.of(data=str(data), **settings)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        RunFolder.check_free(folder)
+    _check_place(out)
     name, listing = read_listing(config, _cache_of(config))
     known = survey(name, listing, config, console=console, workers=max(2, available_cores()))
     findings, summary = _audited(known)
-    run = RunFolder.create(folder or _fresh_folder(f"{name}-audit"))
-    _write_survey(run, config, known, findings, summary)
-    run.set_status("done")
-    from snellen.report.build import build_audit_report
-
-    build_audit_report(run.path)
     _tell(console, known, findings)
+    run = RunFolder.create(Path(out) if out else _fresh_folder(f"{name}-audit"))
+    with _removed_on_failure(run):
+        from snellen.report.build import build_audit_report
+
+        _write_survey(run, config, known, findings, summary)
+        build_audit_report(run.path)
+        run.set_status("done")
     console.say(f"Report: {run.path / 'report.html'}")
     return Audit(run.path, findings, summary)
 
@@ -314,16 +343,15 @@ def evaluate(
     """
     from snellen.evaluate import evaluate_run
 
-    keep_memory()
-    folder = (run if isinstance(run, Run) else Run(run)).folder
-    target = _new_folder(out)
+    if images is not None and data is None:
+        raise ConfigError("images says where the images of other labelled data are: name that data as well")
+    folder = _ready(run, device, seed, out)
     labelled = None if data is None else Config.of(data=str(data), images=None if images is None else str(images))
-    numbers = evaluate_run(
-        folder, labelled, device=device, seed=seed, cache=default_cache(), console=console or Console()
-    )
+    cache = _cache_of(labelled or folder.config)
+    numbers = evaluate_run(folder, labelled, device=device, seed=seed, cache=cache, console=console or Console())
     evaluation = Evaluation(str(folder.path), numbers)
-    if target is not None:
-        write_json(target / "evaluation.json", evaluation.to_json())
+    if out is not None:
+        write_json(Path(out) / "evaluation.json", evaluation.to_json())
     return evaluation
 
 
@@ -343,9 +371,7 @@ def predict(
     from snellen.predict import Predictor, images_of
     from snellen.tasks.loading import load_model
 
-    keep_memory()
-    folder = (run if isinstance(run, Run) else Run(run)).folder
-    target = _new_folder(out)
+    folder = _ready(run, device, 0, out)
     paths = images_of([images] if isinstance(images, str | Path) else images)
     predictor = Predictor(load_model(Checkpoint.load(folder.best_checkpoint), device=device))
     predictions = []
@@ -353,14 +379,18 @@ def predict(
         for prediction in predictor.predict(paths):
             predictions.append(prediction)
             advance(len(predictions), len(paths))
-    if target is not None:
-        write_json(target / "predictions.json", [prediction.to_json() for prediction in predictions])
+    if out is not None:
+        write_json(Path(out) / "predictions.json", [prediction.to_json() for prediction in predictions])
     return predictions
 
 
-def _new_folder(out: str | Path | None) -> Path | None:
-    """``out`` when it is free. Raises RunError."""
-    if out is None:
-        return None
-    RunFolder.check_free(Path(out))
-    return Path(out)
+def _ready(run: str | Path | Run, device: str, seed: int, out: str | Path | None) -> RunFolder:
+    """The folder of a run that has a model. Raises SnellenError for it and for the other three, before any work."""
+    Config.of(data="any", device=device, seed=seed)  # what is shared with training is checked as there
+    folder = (run if isinstance(run, Run) else Run(run)).folder
+    if not folder.best_checkpoint.is_file():
+        raise RunError(f"{folder.path} has no model: it was an audit, or ended before there was one")
+    if out is not None:
+        _check_place(out)
+    prepare_process()
+    return folder

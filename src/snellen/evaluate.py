@@ -11,7 +11,7 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.config import Config
 from snellen.core.console import Advance, Console
 from snellen.core.device import available_cores
-from snellen.core.errors import DataError
+from snellen.core.errors import DataError, RunError
 from snellen.core.estimate import Estimate
 from snellen.core.plan import Plan
 from snellen.core.record import Record
@@ -118,19 +118,23 @@ def groups_of(records: Sequence[Record]) -> list[str] | None:
 
 def _own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[Record]]:
     content = run.read_json("data.json")
-    manifest = Manifest.from_json(content["manifest"])
+    try:
+        manifest = Manifest.from_json(content["manifest"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{run.path / 'data.json'} is damaged: {error!r}") from None
     _, listing = read_listing(run.config, cache)
     found = {record.id: record for record in listing.records}
     missing = [row.id for row in manifest.rows if row.id not in found]
     if missing:
         raise DataError(
-            f"{len(missing)} images of this run are no longer in {run.config.data}; the first is {missing[0]}"
+            f"{len(missing)} of the {len(manifest.rows)} images of this run are no longer in {run.config.data}, the "
+            f"first is {missing[0]}: put them back, or name other labelled data"
         )
     rows = {split: [row for row in manifest.rows if row.split == split] for split in ("val", "test")}
     if rows["test"]:
         uses = content.get("test_uses", 1) + 1
         run.write_json("data.json", {**content, "test_uses": uses})
-        console.say(f"The test images are looked at for time {uses}: choose nothing by these numbers.")
+        console.say(f"The test images have now been used {uses} times: choose nothing by their numbers.")
     return {split: [replace(found[row.id], group=row.group) for row in rows[split]] for split in rows if rows[split]}
 
 

@@ -134,9 +134,14 @@ class _Drawing:
 def images_of(sources: Iterable[str | Path]) -> list[Path]:
     """Files as they are given, folders as the images in them, sorted. Raises DataError for what is not there."""
     found: list[Path] = []
-    for source in map(Path, sources):
+    for given in sources:
+        source = Path(given)
+        if not str(given):
+            raise DataError("one of the images has an empty name: give image files, or a folder of them")
         if source.is_dir():
-            inside = sorted(path for path in source.rglob("*") if _is_image(path.relative_to(source)))
+            inside = sorted(
+                path for path in source.rglob("*") if _is_image(path.relative_to(source)) and path.is_file()
+            )
             if not inside:
                 raise DataError(f"{source} holds no images: give image files, or a folder of them")
             found.extend(inside)

@@ -169,8 +169,10 @@ class Config(BaseModel):
             settings = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"no configuration file at {path}") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the configuration file {path}: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{path} is not a TOML file: it is not UTF-8 text") from None
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from None
         return cls._checked({**settings, **overrides}, dict.fromkeys(settings.keys() - overrides.keys(), path))

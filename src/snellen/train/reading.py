@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from snellen.core.config import Config
 from snellen.core.console import Console
-from snellen.core.device import available_cores, available_memory
+from snellen.core.device import available_cores, available_memory, choose_device
+from snellen.core.errors import WeightsError
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, image_sizes, read_listing, survey
 from snellen.train.resolve import ModelChoice, choose_model
@@ -23,10 +25,18 @@ class TrainingData:
 
 
 def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
-    """Read the headers to learn the size that is needed, then every image once. Raises DataError, ConfigError."""
+    """Read the headers to learn the size that is needed, then every image once.
+
+    Raises DataError, ConfigError, WeightsError: before the images are read, where they are not to blame.
+    """
     workers = max(2, available_cores())
     name, listing = read_listing(config, cache)
     choice = choose_model(config, image_sizes(listing.records, workers))
+    if config.weights is not None and not Path(config.weights).is_file():
+        raise WeightsError(f"no weights file at {config.weights}: check --weights")
+    if config.device not in ("auto", "cpu"):
+        choose_device(config.device)
+    _load_ahead()
     store = ImageStore(
         preprocessing=choice.preprocessing,
         budget=int(_MEMORY_SHARE * available_memory()),
@@ -36,3 +46,13 @@ def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
     known = survey(name, listing, config, console=console, workers=workers, min_side=min_side, keep=store.keep)
     store.forget_sources({row.id for row in known.manifest.rows if row.split != "train"})
     return TrainingData(known, store, choice)
+
+
+def _load_ahead() -> None:
+    """Start importing what every training run needs while the images are being read: torch takes seconds."""
+
+    def load() -> None:
+        import scipy.optimize  # noqa: F401
+        import torch  # noqa: F401
+
+    threading.Thread(target=load, name="snellen-imports", daemon=True).start()

@@ -99,12 +99,12 @@ def verdict(
     """What the numbers say, in two or three sentences that claim no more than the intervals allow."""
     headline = session.task.headline
     name = headline.replace("_", " ")
-    side = "on the sealed test images" if split == "test" else "on the validation images, which also chose the model"
+    side = "sealed test images" if split == "test" else "validation images, which also chose the model,"
     got = splits[split].get(headline)
     if got is None:
-        return f"The model's {name} {side} is undefined: none of them is a case that it could judge."
+        return f"On the {side} the model's {name} is undefined: none of them is a case that it could judge."
     trivial = baselines["majority"][split][headline].value
-    words = [f"The model's {name} {side} is {got.as_percent()}."]
+    words = [f"On the {side} the model's {name} is {got.as_percent()}."]
     if got.low is not None and got.low <= trivial:
         words.append(
             f"That is not shown to be better than always giving the most frequent answer ({100 * trivial:.1f} %)."

@@ -6,18 +6,20 @@ from pathlib import Path
 
 from torch import nn
 
-from snellen.core.allocator import keep_memory
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import RunError
 from snellen.core.files import write_text
 from snellen.core.plan import Plan
+from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
 from snellen.tasks.base import create_task
 from snellen.train.build import build_network, sides_of
 from snellen.train.environment import environment
 from snellen.train.reading import TrainingData
 from snellen.train.session import Session
+
+_OPTIONS = {"augmentation": "augment"}  # where it is not the name in the plan
 
 
 def begin(
@@ -27,7 +29,7 @@ def begin(
     plan, model = made
     write_text(run.path / "config.toml", config.to_toml())
     run.write_json("plan.json", plan.to_json())
-    run.write_json("environment.json", environment(plan, keeps_memory=keep_memory()))
+    run.write_json("environment.json", environment(plan, keeps_memory=prepare_process()))
     tell_plan(plan, console)
     return _session(run, config, data, plan, model, cache, console)
 
@@ -61,11 +63,19 @@ def _session(
 
 
 def tell_plan(plan: Plan, console: Console) -> None:
-    """The choices that were made for the user, each with its reason."""
+    """The choices that were made for the user, each with its reason, by the name of the option that changes it."""
     width, height = plan.preprocessing.input_size
-    console.say(f"Model: {plan.model} at {width} x {height} pixels; weights: {plan.weights_source}")
-    console.say(f"  licence of the weights: {plan.weights_license}")
+    weights = f"{plan.weights_source} (licence: {plan.weights_license})" if plan.pretrained else "trained from scratch"
+    console.say(f"Model: {plan.model} at {width} x {height} pixels, {weights}")
+    chosen = {"model": plan.model, "input_size": width, "fit": plan.preprocessing.fit}
+    told = []
     for name, reason in plan.reasons.items():
-        value = getattr(plan, name, None)
-        shown = f" = {value}" if isinstance(value, str | int | float) else ""
-        console.say(f"  {name}{shown}: {reason}")
+        if name == "train_precision":  # measured later, and told then
+            continue
+        value = chosen.get(name, getattr(plan, name, None))
+        shown = f" {value}" if isinstance(value, str | int | float) else ""
+        told.append((f"{_OPTIONS.get(name) or name.replace('_', '-')}{shown}", reason))
+    console.say("Chosen for you; the options of these names override it:")
+    wide = max((len(choice) for choice, _ in told), default=0)
+    for choice, reason in told:
+        console.say(f"  {choice:{wide}}  {reason}")
