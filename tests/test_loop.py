@@ -352,7 +352,7 @@ def test_out_of_time_in_the_middle_of_an_epoch_keeps_what_was_learnt(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = start(shapes, tmp_path, **SETTINGS, time_limit=1000.0)
-    take_step = Trainer._step
+    take_step = Trainer.train_on
     monkeypatch.setattr("snellen.train.run_training._reserve", lambda session: 0.0)
 
     def last_step(trainer: Trainer, batch: Any) -> None:
@@ -360,7 +360,7 @@ def test_out_of_time_in_the_middle_of_an_epoch_keeps_what_was_learnt(
         if trainer.progress.step == 2:
             monkeypatch.setattr("time.monotonic", lambda: session.console.started + 1001.0)
 
-    monkeypatch.setattr(Trainer, "_step", last_step)
+    monkeypatch.setattr(Trainer, "train_on", last_step)
     run = run_training(session, resume=False)
     assert run.status == "done" and run.read_json("results.json")["ended"] == "time limit"
     assert Checkpoint.load(run.best_checkpoint).step == 2
@@ -373,7 +373,7 @@ def test_a_stopped_run_goes_on_to_the_bits_of_one_that_was_not(
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
     whole = run_training(start(shapes, tmp_path / "whole", **SETTINGS), resume=False)
-    take_step, dies_at = Trainer._step, [3, 6]
+    take_step, dies_at = Trainer.train_on, [3, 6]
 
     def dying(trainer: Trainer, batch: Any) -> None:
         if dies_at and trainer.progress.step == dies_at[0]:
@@ -382,7 +382,7 @@ def test_a_stopped_run_goes_on_to_the_bits_of_one_that_was_not(
         take_step(trainer, batch)
 
     session = start(shapes, tmp_path / "parts", **SETTINGS, checkpoint_every=1000.0)
-    monkeypatch.setattr(Trainer, "_step", dying)
+    monkeypatch.setattr(Trainer, "train_on", dying)
     for resume in (False, True):
         with pytest.raises(KeyboardInterrupt):
             run_training(session, resume=resume)
@@ -488,7 +488,7 @@ def test_a_diverged_run_is_marked_and_its_best_model_still_loads(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = start(shapes, tmp_path, **SETTINGS)
-    take_step = Trainer._step
+    take_step = Trainer.train_on
 
     def poisoned(trainer: Trainer, batch: Any) -> None:
         if trainer.progress.step == 6:
@@ -496,7 +496,7 @@ def test_a_diverged_run_is_marked_and_its_best_model_still_loads(
                 trainer.model.get_submodule("head").weight.mul_(float("nan"))  # type: ignore[operator]
         take_step(trainer, batch)
 
-    monkeypatch.setattr(Trainer, "_step", poisoned)
+    monkeypatch.setattr(Trainer, "train_on", poisoned)
     with pytest.raises(DivergenceError, match=r"step 6.*head\.weight"):
         run_training(session, resume=False)
     assert session.run.status == "failed"

@@ -137,7 +137,7 @@ class Trainer:
             step_of_phase = self.progress.step - first_of_phase
             factor = rate_factor(step_of_phase, phase.epochs * self.steps_per_epoch, self.plan.warmup_steps)
             set_rates(self.optimizer, factor)
-            self._step(batch)
+            self.train_on(batch)
             if self.progress.step < (epoch + 1) * self.steps_per_epoch:
                 checkpoint(self)
         self._end_epoch(phase, epoch)
@@ -154,7 +154,8 @@ class Trainer:
             first=self.progress.step - epoch * self.steps_per_epoch,
         )
 
-    def _step(self, batch: Batch[Any]) -> None:
+    def train_on(self, batch: Batch[Any]) -> None:
+        """One step: forward, backward, clip, update. Raises DivergenceError."""
         torch.manual_seed(keyed_seed("step", self.plan.seed, self.progress.step))
         train_mode(self.model)
         batch = to_device(batch, self.plan)

@@ -1,0 +1,104 @@
+"""Training from JPEG files on disk as a share of the same step on tensors that are ready.
+
+    python benchmarks/throughput.py photos/ --seconds 30
+
+Three ways in turns, in one process, on the same network with the same arithmetic:
+
+    ready tensors    the step alone: forward, backward, AdamW, on one batch that stays in memory
+    in memory        snellen's loader from pixels that were decoded once and kept: warp, colours, stacking
+    from disk        the same with nothing kept: every JPEG is decoded again in every epoch
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--seconds", type=float, default=30.0, help="of each way in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
+    arguments = parser.parse_args()
+    rates: dict[str, list[float]] = {"ready tensors": [], "in memory": [], "from disk": []}
+    trainer, sources = prepare(arguments.data, arguments.precision)
+    for _ in range(arguments.rounds):
+        for name, batches in sources.items():
+            rates[name].append(images_per_second(trainer, batches(), arguments.seconds))
+    ready = statistics.median(rates["ready tensors"])
+    print(f"{'':14} {'images/s: median':>16} {'min':>7} {'max':>7}  share of ready tensors")
+    for name, found in rates.items():
+        median = statistics.median(found)
+        print(f"{name:14} {median:>16.1f} {min(found):>7.1f} {max(found):>7.1f}  {median / ready:.3f}")
+
+
+def prepare(data: str, precision: str) -> tuple[Any, dict[str, Any]]:
+    from snellen.core.process import prepare_process
+
+    prepare_process()
+    from snellen.core.config import Config
+    from snellen.core.console import Console
+    from snellen.data.augment import Augmentation
+    from snellen.data.loader import ImageSet, Variation, training_batches
+    from snellen.data.store import ImageStore
+    from snellen.nn.freeze import freeze_batch_norms
+    from snellen.tasks.base import create_task
+    from snellen.train.build import make_plan, sides_of
+    from snellen.train.loop import Trainer
+    from snellen.train.reading import read_data
+
+    config = Config.of(data=data, precision=precision, device="cpu")
+    with tempfile.TemporaryDirectory() as cache:
+        known = read_data(config, Path(cache), Console(quiet=True))
+    plan, model = make_plan(config, known.choice, known.survey, known.store)
+    plan = replace(plan, train_precision=precision)
+    task = create_task(plan.task, plan.classes)
+    sides = sides_of(known.survey, task, known.store)
+    kept = sides["train"]
+    nothing_kept = ImageSet(
+        records=kept.records, targets=kept.targets, store=ImageStore(preprocessing=plan.preprocessing, budget=0)
+    )
+    trainer = Trainer(model, task, plan, kept, sides["val"], keep_best=lambda *best: None)
+    freeze_batch_norms(model)
+    variation = Variation(augmentation=Augmentation(**plan.augmentation), by_batch=plan.vary_by_batch, seed=0)
+
+    def loaded(images: ImageSet) -> Iterator[Any]:
+        for epoch in count():
+            yield from training_batches(
+                images, variation, epoch=epoch, batch_size=plan.batch_size, workers=plan.workers
+            )
+
+    one = next(loaded(kept))
+
+    def ready() -> Iterator[Any]:
+        while True:
+            yield one
+
+    return trainer, {
+        "ready tensors": ready,
+        "in memory": lambda: loaded(kept),
+        "from disk": lambda: loaded(nothing_kept),
+    }
+
+
+def images_per_second(trainer: Any, batches: Iterator[Any], seconds: float) -> float:
+    trainer.train_on(next(batches))  # warm-up
+    images, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        batch = next(batches)
+        trainer.train_on(batch)
+        images += len(batch)
+    return images / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
