@@ -28,6 +28,7 @@ from shapes import save_folders
 ALWAYS = ("--precision", "fp32", "--device", "cpu", "--threads", "1", "--workers", "2", "--groups", "none")
 SCRATCH = ("--epochs", "12", "--patience", "99", "--batch-size", "8", "--lr", "0.01", "--body-lr", "0.01")
 PRETRAINED = ("--model", "tf_efficientnet_lite0", "--input-size", "32", "--head-epochs", "2", "--epochs", "4")
+MOST = 8  # kills of one run: one that saves nothing would hardly ever come to its end
 EVERY = ("0.05", "0.3", "1h")  # how often a run saves what it goes on from; each run takes the next
 
 
@@ -60,7 +61,7 @@ def _killed_until_done(
     trial: Trial, out: Path, rng: np.random.Generator, seconds: float, number: int, most: int, before: int
 ) -> list[Kill]:
     made: list[Kill] = []
-    while len(made) < most:
+    while len(made) < min(most, MOST):
         kill = kill_at_random(trial, out, rng, seconds)
         if kill is None:
             return made

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import ipaddress
 import os
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +77,32 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What one ``snellen train --json`` left behind. Tests read it; who wants to change something copies it first."""
+
+    data: Path
+    cache: Path
+    folder: Path
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Made once a process, from the command line: two epochs on 30 tiny images."""
+    from shapes import save_folders
+    from snellen.cli import run
+
+    place = tmp_path_factory.mktemp("finished")
+    data = save_folders(place / "shapes", per_class=10, side=8)
+    cache, folder = place / "cache", place / "run"
+    where = ["--out", str(folder), "--cache", str(cache)]
+    fixed = ["--device", "cpu", "--precision", "fp32", "--threads", "1", "--workers", "1"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(["train", str(data), "--epochs", "2", "--json", *where, *fixed])
+    return FinishedRun(data, cache, folder, code, out.getvalue(), err.getvalue())

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +12,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from shapes import save_folders, save_table
-from snellen.core.checkpoint import Checkpoint
-from snellen.core.errors import DataError, DivergenceError
+from shapes import save_folders
+from snellen.core.errors import DivergenceError
 from snellen.core.estimate import Estimate
-from snellen.core.run import RunFolder
 from snellen.data.augment import Augmentation
-from snellen.data.loader import ImageSet, Variation, evaluation_batches, steps_per_epoch, training_batches
+from snellen.data.loader import Variation, evaluation_batches, steps_per_epoch, training_batches
 from snellen.nn.network import Network
 from snellen.nn.small_resnet import SmallResNet
-from snellen.train import features as feature_cache
 from snellen.train import loop
 from snellen.train.loop import Trainer, phases
 from snellen.train.optim import build_optimizer, set_rates
-from snellen.train.run_training import run_training
 from snellen.train.schedule import rate_factor
 from snellen.train.session import Session
-from tiny_runs import a_plan, different, said, start, start_again, state_of, trainer_of
+from tiny_runs import SETTINGS, SIDE, a_plan, different, fresh, never, start, state_of, unsaved
 
 torch.set_num_threads(1)
 
-SIDE = 8
-SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 0.01, "body_lr": 0.01}
-
-
-def never() -> None:
-    return None
-
-
-def unsaved(trainer: Trainer) -> None:
-    return None
-
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_folders(tmp_path_factory.mktemp("shapes") / "data", per_class=14, side=SIDE)
-
-
-@pytest.fixture(scope="module")
-def images(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """Data that tests share; they take a fresh trainer each, with ``fresh``."""
-    return start(shapes, tmp_path_factory.mktemp("session"), **SETTINGS)
-
-
-def fresh(images: Session, **changes: Any) -> Trainer:
-    """A trainer of a new network with the same random start, over shared images."""
-    torch.manual_seed(5)
-    network = Network(images.plan.preprocessing, SmallResNet(SIDE, width=8), 3, dropout=0.2)
-    session = replace(images, model=network, plan=replace(images.plan, patience=99, ema=0.9))
-    return trainer_of(session, **changes)
+    folder = tmp_path_factory.mktemp("session")
+    return start(save_folders(folder / "data", per_class=14, side=SIDE), folder, **SETTINGS)
 
 
 # --- the schedule
@@ -198,10 +168,13 @@ def stopped_at(step: int, path: Path, make: Callable[[], Trainer]) -> Trainer:
 
 
 # 4 steps an epoch: head for one epoch, then the body
-@pytest.mark.parametrize("step", [1, 3, 4, 5, 8, 11, 12])
-def test_a_run_that_was_killed_goes_on_to_the_same_bits(step: int, images: Session, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "frozen"), [*((step, False) for step in (1, 3, 4, 5, 8, 11, 12)), (5, True)])
+def test_a_run_that_was_killed_goes_on_to_the_same_bits(
+    step: int, frozen: bool, images: Session, tmp_path: Path
+) -> None:
     def make() -> Trainer:
-        return fresh(images, head_epochs=1, epochs=2, augmentation={"translate": 0.2, "hflip": 0.5})
+        varied = {"translate": 0.2, "hflip": 0.5}
+        return fresh(images, head_epochs=1, epochs=2, freeze_norm=frozen, augmentation=varied)
 
     whole = make()
     assert whole.steps_per_epoch == 4
@@ -242,6 +215,16 @@ def test_the_head_learns_alone_before_the_body_does(images: Session) -> None:
     assert [phase.name for phase in phases(trainer.plan)] == ["head", "body"]
     assert moved_in["head"] == {"head.weight", "head.bias"}
     assert {"backbone.stem.0.weight", "backbone.stem.1.running_mean"} <= moved_in["body"]
+
+
+def test_frozen_batch_norms_stay_as_they_are_while_all_else_learns(images: Session) -> None:
+    trainer = fresh(images, head_epochs=0, epochs=1, freeze_norm=True)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    norms = {name for name, part in trainer.model.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    trainer.run(should_stop=never, checkpoint=unsaved)
+    moved = {name for name, tensor in trainer.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert norms and not any(name.rpartition(".")[0] in norms for name in moved)
+    assert {"backbone.stem.0.weight", "head.weight"} <= moved
 
 
 # --- when it ends
@@ -330,108 +313,6 @@ def test_what_is_kept_is_the_average_and_training_goes_on_with_the_weights(image
     assert "backbone.stem.1.running_mean" in different(kept, trainer.model.state_dict())
 
 
-# --- whole runs
-
-
-@pytest.fixture
-def data(shapes: Path, tmp_path: Path) -> Path:
-    """A copy that the test may spoil."""
-    return Path(shutil.copytree(shapes, tmp_path / "data"))
-
-
-def test_out_of_time_ends_in_good_order_with_a_model(shapes: Path, tmp_path: Path) -> None:
-    session = start(shapes, tmp_path, **SETTINGS, time_limit=0.001)
-    run = run_training(session, resume=False)
-    results = run.read_json("results.json")
-    assert run.status == "done" and results["ended"] == "time limit"
-    assert Checkpoint.load(run.best_checkpoint).step == 0
-    assert "accuracy" in results["splits"]["test"]
-
-
-def test_out_of_time_in_the_middle_of_an_epoch_keeps_what_was_learnt(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = start(shapes, tmp_path, **SETTINGS, time_limit=1000.0)
-    take_step = Trainer.train_on
-    monkeypatch.setattr("snellen.train.run_training._reserve", lambda session: 0.0)
-
-    def last_step(trainer: Trainer, batch: Any) -> None:
-        take_step(trainer, batch)
-        if trainer.progress.step == 2:
-            monkeypatch.setattr("time.monotonic", lambda: session.console.started + 1001.0)
-
-    monkeypatch.setattr(Trainer, "train_on", last_step)
-    run = run_training(session, resume=False)
-    assert run.status == "done" and run.read_json("results.json")["ended"] == "time limit"
-    assert Checkpoint.load(run.best_checkpoint).step == 2
-
-
-def test_a_stopped_run_goes_on_to_the_bits_of_one_that_was_not(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also a run that stops early, and one that has no checkpoint to go on from."""
-    for name in ("whole", "parts"):
-        (tmp_path / name).mkdir()
-    whole = run_training(start(shapes, tmp_path / "whole", **SETTINGS), resume=False)
-    take_step, dies_at = Trainer.train_on, [3, 6]
-
-    def dying(trainer: Trainer, batch: Any) -> None:
-        if dies_at and trainer.progress.step == dies_at[0]:
-            dies_at.pop(0)
-            raise KeyboardInterrupt
-        take_step(trainer, batch)
-
-    session = start(shapes, tmp_path / "parts", **SETTINGS, checkpoint_every=1000.0)
-    monkeypatch.setattr(Trainer, "train_on", dying)
-    for resume in (False, True):
-        with pytest.raises(KeyboardInterrupt):
-            run_training(session, resume=resume)
-        assert session.run.status == "stopped"
-        session = start_again(session.run, tmp_path / "parts" / "cache")
-    parts = run_training(session, resume=True)
-    assert parts.status == whole.status == "done"
-    best = [Checkpoint.load(run.best_checkpoint) for run in (whole, parts)]
-    assert different(best[0].weights, best[1].weights) == []
-    assert told(parts) == told(whole)
-
-
-def told(run: RunFolder) -> list[dict[str, Any]]:
-    """The events without the time."""
-    return [{name: value for name, value in event.items() if name != "seconds"} for event in run.events()]
-
-
-def test_a_finished_run_tells_every_step_once_and_leaves_nothing_to_resume(shapes: Path, tmp_path: Path) -> None:
-    run = run_training(start(shapes, tmp_path, **SETTINGS), resume=False)
-    events = list(run.events())
-    assert [event["event"] for event in events][:2] == ["probe", "step"]
-    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 13))
-    assert [event["step"] for event in events if event["event"] == "epoch"] == [4, 8, 12]
-    assert not run.last_checkpoint.exists()
-
-
-def unlabelled_in(root: Path, sides: tuple[str, ...]) -> Path:
-    """A multi-label table whose images on ``sides`` have no label at all."""
-    table = save_table(root, num=48, side=SIDE)
-    rows = table.read_text().splitlines()[1:]
-    lines = ["image,label,split"]
-    for i, row in enumerate(rows):
-        image, label = row.split(",")
-        side = ("train", "train", "val", "test")[(i + i // 8) % 4]
-        lines.append(f"{image},{'' if side in sides else label},{side}")
-    table.write_text("\n".join(lines) + "\n")
-    return table
-
-
-def test_a_metric_that_is_undefined_on_validation_and_test_does_not_end_a_run(tmp_path: Path) -> None:
-    table = unlabelled_in(tmp_path / "data", ("val", "test"))
-    session = start(table, tmp_path, **SETTINGS)
-    run = run_training(session, resume=False)
-    results = run.read_json("results.json")
-    assert run.status == "done"
-    assert "mean_average_precision" not in results["splits"]["val"]
-    assert "undefined" in results["verdict"] and "val mean average precision undefined" in said(session)
-
-
 # --- when it goes wrong
 
 
@@ -482,138 +363,3 @@ def test_a_validation_loss_that_is_not_finite_says_after_which_step(images: Sess
     with pytest.raises(DivergenceError, match=r"after step 4 the validation loss is not finite .* Lower --lr"):
         trainer.run(should_stop=never, checkpoint=unsaved)
     assert kept == []
-
-
-def test_a_diverged_run_is_marked_and_its_best_model_still_loads(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = start(shapes, tmp_path, **SETTINGS)
-    take_step = Trainer.train_on
-
-    def poisoned(trainer: Trainer, batch: Any) -> None:
-        if trainer.progress.step == 6:
-            with torch.no_grad():
-                trainer.model.get_submodule("head").weight.mul_(float("nan"))  # type: ignore[operator]
-        take_step(trainer, batch)
-
-    monkeypatch.setattr(Trainer, "train_on", poisoned)
-    with pytest.raises(DivergenceError, match=r"step 6.*head\.weight"):
-        run_training(session, resume=False)
-    assert session.run.status == "failed"
-    best = Checkpoint.load(session.run.best_checkpoint)
-    assert best.epoch == 1 and all(bool(torch.isfinite(tensor).all()) for tensor in best.weights.values())
-    assert [event["step"] for event in session.run.events() if event["event"] == "step"] == list(range(1, 7))
-
-
-def test_a_rate_that_is_far_too_high_is_a_divergence_or_a_bad_model_never_a_crash(shapes: Path, tmp_path: Path) -> None:
-    session = start(shapes, tmp_path, **{**SETTINGS, "lr": 10.0, "body_lr": 10.0, "ema": 0.0})
-    try:
-        run = run_training(session, resume=False)
-    except DivergenceError:
-        assert session.run.status == "failed"
-    else:
-        assert run.status == "done"
-        accuracy = run.read_json("results.json")["splits"]["val"]["accuracy"]["value"]
-        assert math.isfinite(accuracy)
-
-
-def test_a_failure_before_training_is_marked_too(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = start(shapes, tmp_path, **SETTINGS)
-
-    def fail(*arguments: object) -> None:
-        raise DataError("no")
-
-    monkeypatch.setattr("snellen.train.run_training.run_probe", fail)
-    with pytest.raises(DataError):
-        run_training(session, resume=False)
-    assert session.run.status == "failed"
-
-
-# --- frozen features
-
-
-def features_of(session: Session, computed: list[int]) -> Tensor:
-    side = session.sides["val"]
-    hashes = [session.hashes[record.id] for record in side.records]
-    before = len(computed)
-    found = feature_cache.frozen_features(session.model, side, hashes, session.plan, session.cache, session.console)
-    assert len(computed) <= before + 1
-    return found
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of images of each computation of features."""
-    calls: list[int] = []
-    compute = feature_cache._compute
-
-    def counting(model: nn.Module, images: ImageSet, *rest: Any) -> Tensor:
-        calls.append(len(images))
-        return compute(model, images, *rest)
-
-    monkeypatch.setattr(feature_cache, "_compute", counting)
-    return calls
-
-
-def test_features_are_computed_once_for_the_same_files_and_weights(
-    images: Session, tmp_path: Path, computed: list[int]
-) -> None:
-    session = replace(images, model=fresh(images).model, cache=tmp_path)
-    first = features_of(session, computed)
-    again = features_of(session, computed)
-    assert len(computed) == 1 and torch.equal(first, again)
-    assert "from the cache" in said(session)
-    session.model.get_submodule("head").weight.data.zero_()  # type: ignore[union-attr, operator]
-    features_of(session, computed)
-    assert len(computed) == 1  # the head makes no features
-
-
-@pytest.mark.parametrize("changed", ["a weight", "a statistic", "a file", "the preprocessing", "the arithmetic"])
-def test_features_are_computed_anew_when_anything_they_follow_from_changed(
-    changed: str, images: Session, tmp_path: Path, computed: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    session = replace(images, model=fresh(images).model, cache=tmp_path)
-    features_of(session, computed)
-    with torch.no_grad():
-        if changed == "a weight":
-            session.model.get_parameter("backbone.stem.0.weight")[0, 0, 0, 0] += 1e-3
-        elif changed == "a statistic":
-            session.model.get_buffer("backbone.stem.1.running_mean")[0] += 1e-3
-    if changed == "a file":
-        hashes = session.hashes
-        other = {**hashes, session.sides["val"].records[0].id: "0" * 64}
-        monkeypatch.setattr(Session, "hashes", property(lambda session: other))
-    elif changed == "the preprocessing":
-        session.plan = replace(session.plan, preprocessing=replace(session.plan.preprocessing, fit="center crop"))
-    elif changed == "the arithmetic":
-        session.plan = replace(session.plan, precision="bf16")
-    features_of(session, computed)
-    assert len(computed) == 2
-
-
-def test_a_damaged_cache_of_features_is_computed_anew(images: Session, tmp_path: Path, computed: list[int]) -> None:
-    session = replace(images, model=fresh(images).model, cache=tmp_path)
-    first = features_of(session, computed)
-    (file,) = (tmp_path / "features").iterdir()
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    assert torch.equal(features_of(session, computed), first) and len(computed) == 2
-
-
-def test_a_cache_that_cannot_be_written_costs_only_time(images: Session, tmp_path: Path, computed: list[int]) -> None:
-    (tmp_path / "features").write_text("in the way")
-    session = replace(images, model=fresh(images).model, cache=tmp_path)
-    first = features_of(session, computed)
-    assert torch.equal(first, features_of(session, computed)) and len(computed) == 2
-    assert "features are not kept" in said(session)
-
-
-def test_features_follow_the_images_and_not_their_order(images: Session, tmp_path: Path, computed: list[int]) -> None:
-    session = replace(images, model=fresh(images).model.eval(), cache=tmp_path)
-    side = session.sides["val"]
-    turned = ImageSet(records=side.records[::-1], targets=side.targets[::-1], store=side.store)
-    first = features_of(session, computed)
-    second = features_of(replace(session, sides={**session.sides, "val": turned}), computed)
-    assert len(computed) == 2
-    torch.testing.assert_close(first, second.flip(0))

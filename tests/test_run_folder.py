@@ -119,7 +119,8 @@ def test_a_file_of_another_program_is_a_run_error(tmp_path: Path) -> None:
         load_tensors(tmp_path / "gone.safetensors")
 
 
-def test_weights_of_another_plan_are_a_run_error() -> None:
+def test_weights_of_another_plan_are_a_run_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snellen.tasks.loading.available_cores", lambda: 1)
     with pytest.raises(RunError, match="does not fit its own plan"):
         load_model(a_checkpoint(), device="cpu")
 

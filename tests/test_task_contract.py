@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load, load_file, save
-from torch import Tensor, nn
+from torch import nn
 
-import snellen.evaluate
 from shapes import SHAPES, picture, save_for
 from snellen.core import geometry
 from snellen.core.checkpoint import Checkpoint
@@ -30,62 +29,15 @@ from snellen.evaluate import assess, score
 from snellen.tasks.base import TASKS, Task, create_task
 from snellen.tasks.classification.target import Label, LabelSet
 from snellen.tasks.loading import load_model
+from snellen.train import pictures
 from snellen.train.run_training import run_training
 from snellen.train.session import Session
+from task_cases import CASES, Case
 from tiny_runs import start
 
 torch.set_num_threads(1)
 
 SIDE = 12
-SURE = 12.0  # a logit that leaves no doubt
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What the suite must be told of a task.
-
-    labels         of three records that differ in what they show
-    perfect        truth -> the raw outputs of a network that makes no mistake
-    flipped        a target and its image's width -> the target of the mirrored image
-    read_back      what ``arrays`` wrote -> (raw outputs with those scores, truth)
-    learnt         the headline from which the shapes count as learnt
-    chance         what guessing gives, at most
-    """
-
-    labels: tuple[tuple[str, ...], ...]
-    perfect: Callable[[Sequence[Any], int], Tensor]
-    flipped: Callable[[Any, int], Any]
-    read_back: Callable[[Mapping[str, np.ndarray]], tuple[Tensor, Sequence[Any]]]
-    learnt: float
-    chance: float
-
-
-def _logits(scores: np.ndarray) -> Tensor:
-    return torch.from_numpy(scores).double().log()
-
-
-def _log_odds(scores: np.ndarray) -> Tensor:
-    return torch.from_numpy(scores).double().logit()
-
-
-CASES = {
-    "classification": Case(
-        labels=(("circle",), ("triangle",), ("square",)),
-        perfect=lambda truth, k: SURE * torch.eye(k)[[label.index for label in truth]],
-        flipped=lambda target, width: target,
-        read_back=lambda arrays: (_logits(arrays["scores"]), [Label(int(index)) for index in arrays["truth"]]),
-        learnt=0.8,
-        chance=0.5,
-    ),
-    "multilabel": Case(
-        labels=(("circle", "square"), (), ("triangle",)),
-        perfect=lambda truth, k: SURE * (2 * torch.tensor(np.array([labels.present for labels in truth])).float() - 1),
-        flipped=lambda target, width: target,
-        read_back=lambda arrays: (_log_odds(arrays["scores"]), [LabelSet(row.astype(bool)) for row in arrays["truth"]]),
-        learnt=0.85,
-        chance=0.65,
-    ),
-}
 
 
 def test_every_task_has_its_case() -> None:
@@ -123,7 +75,7 @@ def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     settings = {"epochs": 8, "batch_size": 16, "lr": 0.01, "body_lr": 0.01, "patience": 99}
     session = start(data, folder, task=name, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("snellen.train.pictures._SHEET_IMAGES", 4)
+        patch.setattr(pictures, "_SHEET_IMAGES", 4)
         run_training(session, resume=False)
     loaded = Checkpoint.load(session.run.best_checkpoint)
     session.model.load_state_dict(dict(loaded.weights))
@@ -217,7 +169,7 @@ def test_assess_is_losses_and_decode_in_one_pass(learnt: Learnt) -> None:
 def test_batch_size_changes_no_metric(learnt: Learnt, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
     for size in (1, 5, 64):
-        monkeypatch.setattr(snellen.evaluate, "EVALUATION_BATCH", size)
+        monkeypatch.setitem(assess.__globals__, "EVALUATION_BATCH", size)
         assessment = assess(learnt.model, learnt.task, learnt.test_side, learnt.session.plan)
         found[size] = score(learnt.task, assessment.predicted, assessment.truth, intervals=False), assessment.losses
     assert close(found[1][0], found[64][0]) and close(found[5][0], found[64][0])

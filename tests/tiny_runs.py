@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,60 +14,36 @@ from torch import Tensor
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.plan import Plan
-from snellen.core.preprocessing import Preprocessing
 from snellen.core.run import RunFolder
-from snellen.data.augment import Augmentation
+from snellen.nn.network import Network
+from snellen.nn.small_resnet import SmallResNet
 from snellen.train.build import make_plan
 from snellen.train.loop import Trainer
 from snellen.train.reading import read_data
+from snellen.train.resolve import TrainingFacts, choose_model, resolve
 from snellen.train.session import Session
 from snellen.train.start import begin, resume
 
 # One thread and one arithmetic: the same bits on a busy machine, and nothing is measured.
 FIXED: dict[str, Any] = {"precision": "fp32", "device": "cpu", "threads": 1, "workers": 1, "groups": "none"}
+SIDE = 8  # pixels of the images that ``fresh`` networks are for
+SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 8, "lr": 0.01, "body_lr": 0.01}
 
 
 def a_plan(**changes: Any) -> Plan:
-    """A small network from scratch on 16 x 16 pixels, few steps, nothing random; ``changes`` are to its fields."""
-    plan = Plan(
+    """A small network from scratch on 16 x 16 pixels, in one arithmetic, as resolved but for ``changes``."""
+    config = Config.of(data="shapes", augment="none", **FIXED)
+    facts = TrainingFacts(
         task="classification",
         classes=("circle", "square", "triangle"),
         data_digest="0" * 64,
-        model="small-resnet",
-        pretrained=False,
-        weights=None,
-        weights_source="none",
-        weights_license="none",
-        preprocessing=Preprocessing(
-            input_size=(16, 16), fit="squash", crop_fraction=1.0, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25)
-        ),
-        epochs=4,
-        head_epochs=0,
-        batch_size=8,
-        optimizer="AdamW",
-        lr=0.01,
-        body_lr=0.01,
-        weight_decay=0.05,
-        label_smoothing=0.0,
-        dropout=0.0,
-        clip_norm=1.0,
-        warmup_steps=3,
-        ema=0.9,
-        patience=4,
-        augmentation=asdict(Augmentation.none()),
-        vary_by_batch=True,
-        probe="pixels",
-        time_limit=None,
-        train_precision="fp32",
-        precision="fp32",
-        channels_last=False,
+        num_train=32,
+        channel_mean=(0.4, 0.5, 0.6),
+        channel_std=(0.2, 0.3, 0.25),
         device="cpu",
-        threads=1,
-        workers=1,
-        seed=0,
-        reasons={},
+        cores=1,
     )
-    return replace(plan, **changes)
+    return replace(resolve(config, choose_model(config, [(16, 16)]), facts), **changes)
 
 
 def start(data: Path, folder: Path, **settings: Any) -> Session:
@@ -108,6 +84,23 @@ def trainer_of(session: Session, *, keep_best: Callable[..., None] | None = None
         session.sides["val"],
         keep_best=keep_best or (lambda *kept: None),
     )
+
+
+def fresh(images: Session, **changes: Any) -> Trainer:
+    """A trainer of a new network with the same random start each time, over shared images of SIDE pixels."""
+    torch.manual_seed(5)
+    network = Network(images.plan.preprocessing, SmallResNet(SIDE, width=8), 3, dropout=0.2)
+    session = replace(images, model=network, plan=replace(images.plan, patience=99, ema=0.9))
+    return trainer_of(session, **changes)
+
+
+def never() -> None:
+    """No reason to stop."""
+    return None
+
+
+def unsaved(trainer: Trainer) -> None:
+    """No checkpoint."""
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:

@@ -224,7 +224,9 @@ def _write_report(run: RunFolder, console: Console) -> None:
 
 
 def _cache_of(config: Config) -> Path:
-    return Path(config.cache) if config.cache else default_cache()
+    cache = Path(config.cache) if config.cache else default_cache()
+    os.environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))  # it would keep its list of fonts elsewhere
+    return cache
 
 
 def _check_place(out: str | Path | None) -> None:

@@ -150,7 +150,7 @@ class Config(BaseModel):
         """``where``: the file that a setting is written in, for the error."""
         for name in settings:
             if name not in cls.model_fields:
-                unknown = f"unknown setting '{name}'{did_you_mean(name, cls.model_fields)}"
+                unknown = f"unknown setting {repr(name)[:_SHOWN]}{did_you_mean(name, cls.model_fields)}"
                 raise ConfigError(_in_file(unknown, where.get(name)))
         try:
             return cls(**settings)

@@ -40,7 +40,7 @@ def _depthwise_forward(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return forward
 
 
-def fastest(candidates: Mapping[str, Callable[[], object]], *, repeats: int = 1) -> dict[str, float]:
+def fastest(candidates: Mapping[str, Callable[[], object]], *, repeats: int = 2) -> dict[str, float]:
     """Seconds of each candidate: the best of ``repeats`` after one warm-up, taken in turns against drift."""
     for run in candidates.values():
         run()

@@ -26,7 +26,7 @@ from snellen.tasks.base import Task, create_task
 from snellen.train.mirror import flip_is_safe
 from snellen.train.resolve import ModelChoice, TrainingFacts, resolve
 
-_TRIAL_IMAGES = 8  # images in a measurement of speed
+_TRIAL_PIXELS = 8 * 224 * 224  # in a measurement of speed: a second or two for a light network
 _MIRROR_IMAGES = 1500  # images that are asked whether they may be mirrored
 
 
@@ -60,7 +60,9 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
     )
     draft = resolve(config, choice, facts)
     model, provenance = build_network(draft, task)
-    seconds = _inference_seconds(config, model, draft, [store.prepared(record) for record in train[:_TRIAL_IMAGES]])
+    seconds = _inference_seconds(
+        config, model, draft, [store.prepared(record) for record in train[: _trial_images(draft)]]
+    )
     return resolve(config, choice, replace(facts, provenance=provenance, inference_seconds=seconds)), model
 
 
@@ -97,7 +99,7 @@ def _may_mirror(choice: ModelChoice, store: ImageStore, survey: Survey) -> tuple
 
 def _inference_seconds(config: Config, model: nn.Module, plan: Plan, images: list[np.ndarray]) -> dict[str, float]:
     device = torch.device(plan.device)
-    if config.precision != "auto" or not has_fast_bf16(device) or plan.vary_by_batch:
+    if config.precision != "auto" or not has_fast_bf16(device):
         return {}
     pixels = _pixels(images, plan)
     model.eval()
@@ -115,9 +117,9 @@ def _inference_seconds(config: Config, model: nn.Module, plan: Plan, images: lis
 def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageSet) -> dict[str, float]:
     """Seconds of a forward and backward pass in either arithmetic. Leaves no gradient and no statistic behind."""
     device = torch.device(plan.device)
-    if config.precision != "auto" or not has_fast_bf16(device) or len(train) < _TRIAL_IMAGES:
+    if config.precision != "auto" or not has_fast_bf16(device) or len(train) < 2:
         return {}
-    pixels = _pixels([train.store.prepared(record) for record in train.records[:_TRIAL_IMAGES]], plan)
+    pixels = _pixels([train.store.prepared(record) for record in train.records[: _trial_images(plan)]], plan)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.train()
 
@@ -134,6 +136,11 @@ def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageS
     model.zero_grad()
     model.load_state_dict(before)
     return seconds
+
+
+def _trial_images(plan: Plan) -> int:
+    width, height = plan.preprocessing.input_size
+    return max(2, min(plan.batch_size, _TRIAL_PIXELS // (width * height)))
 
 
 def _pixels(images: list[np.ndarray], plan: Plan) -> Tensor:

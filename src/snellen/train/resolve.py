@@ -111,12 +111,6 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
     """Everything else. Raises ConfigError for settings that contradict each other."""
     reasons = dict(choice.reasons)
     _check(config, choice, facts)
-    preprocessing = choice.preprocessing
-    if not choice.pretrained:
-        preprocessing = replace(preprocessing, mean=facts.channel_mean, std=facts.channel_std)
-        reasons["standardisation"] = "mean and standard deviation of the training images alone"
-    else:
-        reasons["standardisation"] = "the mean and standard deviation that the weights were trained with"
     auto = _Auto(config, reasons)
     batch_size = auto("batch_size", *_batch_size(choice, facts))
     epochs = auto("epochs", *_epochs(choice, facts))
@@ -136,7 +130,7 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         weights=config.weights,
         weights_source=facts.provenance.source,
         weights_license=facts.provenance.license,
-        preprocessing=preprocessing,
+        preprocessing=_standardised(choice, facts, reasons),
         epochs=epochs,
         head_epochs=head_epochs,
         batch_size=batch_size,
@@ -150,9 +144,7 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         dropout=0.0,
         clip_norm=1.0,
         warmup_steps=min(steps, 100),
-        ema=auto(
-            "ema", 0.99 if steps * epochs < 2000 else 0.999, "averages over about the last hundredth of the steps"
-        ),
+        ema=auto("ema", *_ema(steps * epochs)),
         patience=auto("patience", int(np.clip(epochs // 3, 3, 10)), "a third of the epochs, between 3 and 10"),
         freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
         augmentation=asdict(augmentation),
@@ -161,7 +153,7 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         time_limit=config.time_limit,
         train_precision=_precision("train_precision", config, facts.training_seconds, reasons),
         precision=_precision("precision", config, facts.inference_seconds, reasons),
-        channels_last=not choice.tiny or facts.device == "cpu",
+        channels_last=_channels_last(choice, facts, reasons),
         device=facts.device,
         threads=auto("threads", facts.cores, "all cores that this process may use"),
         workers=auto("workers", max(2, min(8, facts.cores)), "threads that read images while the network computes"),
@@ -212,6 +204,26 @@ def _epochs(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
     return epochs, f"{facts.num_train} training images seen {epochs} times; more with --epochs"
 
 
+def _standardised(choice: ModelChoice, facts: TrainingFacts, reasons: dict[str, str]) -> Preprocessing:
+    if choice.pretrained:
+        reasons["standardisation"] = "the mean and standard deviation that the weights were trained with"
+        return choice.preprocessing
+    reasons["standardisation"] = "mean and standard deviation of the training images alone"
+    return replace(choice.preprocessing, mean=facts.channel_mean, std=facts.channel_std)
+
+
+def _ema(steps: int) -> tuple[float, str]:
+    decay = 0.99 if steps < 2000 else 0.999
+    return decay, f"averages over about the last {1 / (1 - decay):.0f} of {steps} steps"
+
+
+def _channels_last(choice: ModelChoice, facts: TrainingFacts, reasons: dict[str, str]) -> bool:
+    if choice.tiny and facts.device != "cpu":
+        return False
+    reasons["channels_last"] = "the layout in memory that convolutions run fastest in"
+    return True
+
+
 def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: dict[str, str]) -> bool:
     if config.freeze_norm != "auto":
         return config.freeze_norm
@@ -247,7 +259,7 @@ def _precision(name: str, config: Config, seconds: Mapping[str, float], reasons:
     if config.precision != "auto":
         return config.precision
     if not seconds:
-        reasons[name] = "this machine has no fast bf16" if name == "precision" else "as measured, or fp32"
+        reasons[name] = "this machine has no fast bf16" if name == "precision" else "measured just before training"
         return "fp32"
     best = min(seconds, key=lambda precision: seconds[precision])
     ratio = max(seconds.values()) / seconds[best]

@@ -63,7 +63,7 @@ def _session(
 
 
 def tell_plan(plan: Plan, console: Console) -> None:
-    """The choices that were made for the user, each with its reason, by the name of the option that changes it."""
+    """The choices that were made for the user, each with its reason and the option that changes it."""
     width, height = plan.preprocessing.input_size
     weights = f"{plan.weights_source} (licence: {plan.weights_license})" if plan.pretrained else "trained from scratch"
     console.say(f"Model: {plan.model} at {width} x {height} pixels, {weights}")
@@ -74,8 +74,10 @@ def tell_plan(plan: Plan, console: Console) -> None:
             continue
         value = chosen.get(name, getattr(plan, name, None))
         shown = f" {value}" if isinstance(value, str | int | float) else ""
-        told.append((f"{_OPTIONS.get(name) or name.replace('_', '-')}{shown}", reason))
-    console.say("Chosen for you; the options of these names override it:")
+        option = _OPTIONS.get(name, name)
+        spelt = f"--{option.replace('_', '-')}" if option in Config.model_fields else name.replace("_", " ")
+        told.append((f"{spelt}{shown}", reason))
+    console.say("Chosen for you; an option overrides it:")
     wide = max((len(choice) for choice, _ in told), default=0)
     for choice, reason in told:
         console.say(f"  {choice:{wide}}  {reason}")

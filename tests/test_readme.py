@@ -1,0 +1,73 @@
+"""What the README shows works as it is shown, on tiny images in place of photographs."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import io
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from command_line import FAST, called
+from conftest import FinishedRun
+from test_documents import COMMAND, ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    """Every command of the README that calls snellen, in a block or in a sentence."""
+    blocks = [match for line in README.splitlines() if line.startswith("    ") and (match := COMMAND.match(line))]
+    shown = [f"{match[2]} {match[3].split('#')[0]}" for match in blocks if match[1] == "snellen"]
+    return [" ".join(command.split()) for command in [*shown, *re.findall(r"`snellen ([^`]+)`", README)]]
+
+
+@pytest.fixture
+def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with everything that the README speaks of: photos/, labels.csv, new/ and runs/RUN."""
+    photos = tmp_path / "photos"
+    shutil.copytree(finished_run.data, photos)
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    rows = [f"{name},{name.split('/')[0]},{'train' if i % 3 else 'val'}" for i, name in enumerate(names)]
+    (tmp_path / "labels.csv").write_text("\n".join(["image,label,split", *rows]) + "\n")
+    (tmp_path / "new").mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        Image.open(photos / "circle" / "000.png").save(tmp_path / "new" / name)
+    shutil.copytree(finished_run.folder, tmp_path / "runs" / "RUN")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    yield tmp_path
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written <= {"photos", "labels.csv", "new", "runs", "cache"}
+
+
+def test_readme_shows_every_verb() -> None:
+    assert {command.split()[0] for command in commands()} == {"train", "audit", "evaluate", "predict"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_shown_command_runs(command: str, home: Path) -> None:
+    words = [name for word in shlex.split(command) for name in (sorted(glob.glob(word)) if "*" in word else [word])]
+    if "--resume" in words:  # the run is done: make it one that was stopped
+        (home / "runs" / "RUN" / "STATUS").write_text("stopped\n")
+    elif words[0] == "train" and "--help" not in words:
+        words += FAST.split()
+    code, out, err = called(words)
+    assert (code, err) == (0, ""), err
+    assert "%" in out or "Report: " in out or "Usage: " in out
+
+
+def test_shown_python_runs(home: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert 'time_limit="5m"' in block
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(block.replace("5m", "1s"), "README.md", "exec"), {})
+    assert "sealed test images" in said.getvalue()
+    assert re.search(r"^new/1\.jpg (circle|square|triangle) 0\.\d+", said.getvalue(), re.MULTILINE)
