@@ -1,6 +1,6 @@
 """Training from JPEG files on disk as a share of the same step on tensors that are ready.
 
-    python benchmarks/throughput.py photos/ --seconds 30
+    python benchmarks/throughput.py photos/
 
 Three ways in turns, in one process, on the same network with the same arithmetic:
 
@@ -25,8 +25,8 @@ from typing import Any
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--seconds", type=float, default=30.0, help="of each way in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each way in each round")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     arguments = parser.parse_args()
     rates: dict[str, list[float]] = {"ready tensors": [], "in memory": [], "from disk": []}

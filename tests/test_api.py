@@ -28,6 +28,11 @@ def silent() -> Console:
     return Console(io.StringIO())
 
 
+def said(console: Console) -> str:
+    assert isinstance(console.stream, io.StringIO)
+    return console.stream.getvalue()
+
+
 def train(data: Path, place: Path, **settings: Any) -> snellen.Run:
     """One epoch into place/run, with the cache in place/cache."""
     given = {**FIXED, "epochs": 1, "cache": str(place / "cache"), **settings}
@@ -138,7 +143,7 @@ def test_own_test_images_give_the_numbers_of_the_run(moved: tuple[snellen.Run, P
             assert evaluation.numbers[split][name].value == pytest.approx(estimate.value, abs=1e-6), (split, name)
     console = silent()
     snellen.evaluate(run, console=console)
-    assert "used 3 times" in console.stream.getvalue()  # type: ignore[union-attr]
+    assert "used 3 times" in said(console)
 
 
 def test_evaluation_on_other_data_is_by_its_name(run: snellen.Run, tmp_path: Path) -> None:
@@ -147,6 +152,19 @@ def test_evaluation_on_other_data_is_by_its_name(run: snellen.Run, tmp_path: Pat
     numbers = snellen.evaluate(run, other, console=silent()).numbers
     assert set(numbers) == {"others"} and numbers["others"]["accuracy"].n == 12
     assert state_of(run.path) == before
+
+
+def test_evaluation_on_images_that_the_model_learnt_from_says_so(
+    run: snellen.Run, finished_run: FinishedRun, tmp_path: Path
+) -> None:
+    rows = run.folder.read_json("data.json")["manifest"]["rows"]
+    num_known = sum(row["split"] != "test" for row in rows)
+    console = silent()
+    snellen.evaluate(run, finished_run.data, console=console)
+    assert f"warning: {num_known} of the 30 images of shapes are among" in said(console)
+    console = silent()
+    snellen.evaluate(run, save_folders(tmp_path / "new", per_class=4, side=8, seed=9), console=console)
+    assert "warning" not in said(console)
 
 
 def test_evaluation_on_classes_that_the_model_lacks_names_them(run: snellen.Run, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from command_line import FAST, called, tree, write
 from conftest import FinishedRun
 from shapes import save_folders
+from snellen.cli import run
 from snellen.core.config import Config
 from snellen.core.console import Console, printable
 
@@ -100,6 +101,21 @@ def test_names_cannot_command_the_terminal() -> None:
     assert printable("é 🐈 👩‍🔬 نص") == "é 🐈 👩‍🔬 نص"
 
 
+def test_bar_on_a_terminal_shows_any_name_and_vanishes() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    console = Console(Terminal())
+    with console.progress("Evaluating [/] \x07{name}", 3) as advance:
+        advance(3, 3)
+    console.say("done")
+    assert isinstance(console.stream, Terminal)
+    shown = console.stream.getvalue()
+    assert "Evaluating [/] \\x07{name}" in shown and "\x07" not in shown
+    assert shown.endswith("done\n")
+
+
 def test_closed_output_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     console = Console()
@@ -157,6 +173,24 @@ def test_quick_answers_load_little(arguments: list[str], kept_out: set[str]) -> 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     loaded = set(done.stdout.splitlines())
     assert "snellen.cli" in loaded and not loaded & kept_out
+
+
+def test_interrupted_command_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*given: object, **settings: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("snellen.api.audit", interrupted)
+    assert called(["audit", "photos"]) == (130, "", "error: interrupted\n")
+
+
+def test_reader_that_goes_away_ends_the_command_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert run(["--version"]) == 141
+    assert sys.stdout is None  # or Python would complain when it flushes
 
 
 def test_help_names_the_choices_and_the_defaults() -> None:

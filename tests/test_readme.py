@@ -8,7 +8,8 @@ import io
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from command_line import FAST, called
 from conftest import FinishedRun
+from snellen.data.samples import SAMPLES
 from test_documents import COMMAND, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -26,6 +28,13 @@ def commands() -> list[str]:
     blocks = [match for line in README.splitlines() if line.startswith("    ") and (match := COMMAND.match(line))]
     shown = [f"{match[2]} {match[3].split('#')[0]}" for match in blocks if match[1] == "snellen"]
     return [" ".join(command.split()) for command in [*shown, *re.findall(r"`snellen ([^`]+)`", README)]]
+
+
+def a_tenth_of_the_digits(folder: Path, whole: Callable[[Path], None] = SAMPLES["digits"].make) -> None:
+    whole(folder)
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        if i % 10:
+            path.unlink()
 
 
 @pytest.fixture
@@ -40,6 +49,7 @@ def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("1.jpg", "2.jpg"):
         Image.open(photos / "circle" / "000.png").save(tmp_path / "new" / name)
     shutil.copytree(finished_run.folder, tmp_path / "runs" / "RUN")
+    monkeypatch.setitem(SAMPLES, "digits", replace(SAMPLES["digits"], make=a_tenth_of_the_digits))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path

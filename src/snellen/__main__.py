@@ -9,9 +9,13 @@ _STARTED = time.monotonic()
 
 
 def main() -> None:
-    from snellen.cli import run
+    try:
+        from snellen.cli import run
 
-    sys.exit(run(sys.argv[1:], started=_STARTED))
+        code = run(sys.argv[1:], started=_STARTED)
+    except KeyboardInterrupt:  # before there was anyone to catch it
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

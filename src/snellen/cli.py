@@ -16,6 +16,7 @@ from snellen.core.console import Console, printable
 from snellen.core.errors import ConfigError, DataError, SnellenError
 
 _INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
+_PIPE_CLOSED = 141  # and for one whose reader went away, as in snellen predict ... | head
 _AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed")
 
 _DATA = Parameter(help="A folder of images, a table of labels, or sample:digits.")
@@ -39,6 +40,7 @@ def build_app() -> App:
         help_format="plaintext",
         version=_version,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     # By name: these two have settings as options, and Config takes longer to load than the rest of the command line.
     app.command("snellen.cli:train", name="train", help=inspect.getdoc(_train))
@@ -171,8 +173,8 @@ def _predict(
         console.say(f"{prediction.path}  {said}{sure}")
     _print_json(json, {"predictions": [prediction.to_json() for prediction in predictions]})
     if all(prediction.error is not None for prediction in predictions):
-        count = "the only image" if len(predictions) == 1 else f"none of the {len(predictions)} images"
-        raise DataError(f"{count} can be read: give images in a format that is known")
+        which = "the only image cannot" if len(predictions) == 1 else f"none of the {len(predictions)} images can"
+        raise DataError(f"{which} be read: give images of a known format, and whole ones")
     return 0
 
 
@@ -210,7 +212,7 @@ def run(arguments: list[str], *, started: float | None = None) -> int:
         return _fail("interrupted", _INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe went away: there is nobody left to tell
         sys.stdout = None
-        return 0
+        return _PIPE_CLOSED
     except OSError as error:  # the disk, a permission, a name that is too long: for the user to mend
         where = f" ({error.filename})" if error.filename is not None else ""
         return _fail(f"the operating system refused: {error.strerror or error}{where}", SnellenError.exit_code)

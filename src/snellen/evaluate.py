@@ -18,7 +18,7 @@ from snellen.core.record import Record
 from snellen.core.run import RunFolder
 from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
 from snellen.data.manifest import Manifest
-from snellen.data.scan import scan
+from snellen.data.scan import ImageFacts, scan
 from snellen.data.store import ImageStore
 from snellen.data.survey import read_listing
 from snellen.tasks.base import Task
@@ -100,7 +100,10 @@ def evaluate_run(
     store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
     numbers = {}
     for name, records in sides.items():
-        readable = _readable(records, console)
+        scanned = _scanned(records, console)
+        readable = [record for record in records if record.id in scanned]
+        if labelled is not None:
+            _tell_known(run, name, [scanned[record.id].sha256 for record in readable], console)
         targets = [model.task.target(record) for record in readable]
         image_set = ImageSet(records=readable, targets=targets, store=store)
         with console.progress(f"Evaluating {name}", len(image_set)) as advance:
@@ -138,10 +141,23 @@ def _own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[
     return {split: [replace(found[row.id], group=row.group) for row in rows[split]] for split in rows if rows[split]}
 
 
-def _readable(records: Sequence[Record], console: Console) -> list[Record]:
+def _scanned(records: Sequence[Record], console: Console) -> dict[str, ImageFacts]:
+    """By record id, what can be decoded; the rest is told."""
     scanned = scan(records, workers=max(2, available_cores()))
     for left in scanned.left_out:
         console.say(f"  left out {left.path}: {left.reason}")
     if not scanned.facts:
         raise DataError(f"none of the {len(records)} images can be decoded; the first is {records[0].path}")
-    return [record for record in records if record.id in scanned.facts]
+    return scanned.facts
+
+
+def _tell_known(run: RunFolder, name: str, hashes: Sequence[str], console: Console) -> None:
+    """Numbers on images that the model learnt from say little about new ones."""
+    rows = run.read_json("data.json", missing={}).get("manifest", {}).get("rows", [])
+    known = {row["sha256"] for row in rows if row["split"] != "test"}
+    found = sum(sha256 in known for sha256 in hashes)
+    if found:
+        console.say(
+            f"warning: {found} of the {len(hashes)} images of {name} are among those that the model was trained or "
+            "chosen with: their numbers flatter it."
+        )

@@ -64,7 +64,13 @@ class Console:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        # Without markup: the label may hold a folder's name, and "[/]" is one.
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=RichConsole(file=self.stream), transient=True) as bars:
-            bar = bars.add_task(label, total=total)
+            bar = bars.add_task(printable(label), total=total)
             yield lambda done, total: bars.update(bar, completed=done, total=total)

@@ -103,7 +103,7 @@ def _fit(config: Config, facts: BackboneFacts | None, sizes: Sequence[tuple[int,
             "tiny images are used whole" if facts is None else f"one image in ten is {wide:.1f} times as long as wide"
         )
         return "squash"
-    reasons["fit"] = "how the weights were trained; one image in ten at most is more than twice as long as wide"
+    reasons["fit"] = "how the weights were trained, and few images are more than twice as long as wide"
     return "center crop"
 
 
@@ -259,7 +259,7 @@ def _precision(name: str, config: Config, seconds: Mapping[str, float], reasons:
     if config.precision != "auto":
         return config.precision
     if not seconds:
-        reasons[name] = "this machine has no fast bf16" if name == "precision" else "measured just before training"
+        reasons[name] = "no fast bf16 was found here" if name == "precision" else "measured just before training"
         return "fp32"
     best = min(seconds, key=lambda precision: seconds[precision])
     ratio = max(seconds.values()) / seconds[best]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from torch import nn
@@ -73,7 +74,7 @@ def tell_plan(plan: Plan, console: Console) -> None:
         if name == "train_precision":  # measured later, and told then
             continue
         value = chosen.get(name, getattr(plan, name, None))
-        shown = f" {value}" if isinstance(value, str | int | float) else ""
+        shown = f" {shlex.quote(str(value))}" if isinstance(value, str | int | float) else ""
         option = _OPTIONS.get(name, name)
         spelt = f"--{option.replace('_', '-')}" if option in Config.model_fields else name.replace("_", " ")
         told.append((f"{spelt}{shown}", reason))

@@ -25,7 +25,9 @@ class StopRequests:
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            self._previous = {number: signal.signal(number, self._ask) for number in _SIGNALS}
+            # A signal that the parent told us to ignore, as nohup does, stays ignored.
+            heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._ask) for number in heard}
         return self
 
     def __exit__(self, *exception: object) -> None:
