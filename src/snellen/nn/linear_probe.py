@@ -23,7 +23,7 @@ PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _FOLDS = 4
 _MAX_STEPS = 200
 _WORTH_THREADS = 4_000_000  # numbers in the feature matrix
-_MOST_FOR_CHOOSING = 4000  # images: the choice of a penalty gains nothing from more
+_MOST_FOR_CHOOSING = 2000  # images: the choice of a penalty gains nothing from more
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits [n, k], targets -> mean loss
 
