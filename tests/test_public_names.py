@@ -26,7 +26,11 @@ SETTINGS = {
     *("images", "task", "split", "groups", "cache", "seed"),
     *("model", "pretrained", "weights", "input_size", "fit"),
     *("epochs", "head_epochs", "batch_size", "lr", "body_lr", "weight_decay", "label_smoothing", "ema", "patience"),
-    *("augment", "freeze_norm", "time_limit", "checkpoint_every", "precision", "device", "threads", "workers"),
+    *("augment", "mixup", "cutmix", "imbalance", "calibrate", "folds", "fold", "test"),
+    *("transfer", "frozen_stages", "layer_decay", "activation", "norm", "dropout"),
+    *("loss", "focal_gamma", "optimizer", "momentum", "lookahead", "schedule", "warmup_steps", "accumulate"),
+    *("l1", "l2", "clip_norm"),
+    *("freeze_norm", "time_limit", "checkpoint_every", "precision", "device", "threads", "workers"),
 }
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,

@@ -35,6 +35,7 @@ def a_plan(**changes: Any) -> Plan:
     config = Config.of(data="shapes", augment="none", **FIXED)
     facts = TrainingFacts(
         task="classification",
+        losses=("cross-entropy", "focal"),
         classes=("circle", "square", "triangle"),
         data_digest="0" * 64,
         num_train=32,

@@ -54,7 +54,7 @@ class Config(BaseModel):
 
     data: str = Field(description="A folder of images, a table of labels, or sample:NAME.")
     images: str | None = Field(None, description="Where the images are that a table names.")
-    task: Literal["auto", "classification", "multilabel"] = Field("auto", description="What to learn.")
+    task: Literal["auto", "classification", "multilabel", "regression"] = Field("auto", description="What to learn.")
     split: Annotated[tuple[float, float, float], BeforeValidator(_fractions)] = Field(
         (0.70, 0.15, 0.15), description="Train/validation/test shares, as 70/15/15."
     )
@@ -64,23 +64,91 @@ class Config(BaseModel):
         "first group is the name.",
     )
 
-    model: str = Field("auto", description="A timm backbone by name, or 'small-resnet'.")
+    folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        None, description="Cross-validate: divide what is not sealed for testing into this many folds."
+    )
+    fold: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="Train on one of the folds alone: this one, from 1, is the validation side."
+    )
+    test: bool = Field(True, description="Open the sealed test images at the end.")
+
+    model: str = Field(
+        "auto",
+        description="A timm backbone by name, a classic such as 'alexnet' or 'vit', 'small-resnet', or a plain net: "
+        "'logistic', 'mlp:256,128', 'cnn:32,64,128'.",
+    )
+    activation: Literal[
+        "auto", "sigmoid", "tanh", "relu", "leaky-relu", "prelu", "elu", "selu", "silu", "swish", "hardswish", "none"
+    ] = Field("auto", description="Activation of a plain net, or swapped into any other.")
+    norm: Literal["auto", "batch", "layer", "group", "instance", "none"] = Field(
+        "auto", description="Normalisation layers of a plain net, or swapped in for batch norms."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = Field("auto", description="Dropout before the head.")
     pretrained: bool = Field(True, description="Start from pretrained weights.")
     weights: str | None = Field(None, description="A local file of backbone weights (.safetensors or .pth).")
     input_size: Annotated[int, Field(ge=8, le=2048)] | Auto = Field("auto", description="Side of the input in pixels.")
 
     fit: Literal["auto", "squash", "center crop"] = Field("auto", description="How an image meets the square input.")
 
+    transfer: Literal["auto", "probe", "head", "full", "svm"] = Field(
+        "auto",
+        description="What is learnt on pretrained weights: 'probe' a linear head, 'head' the head by the training "
+        "loop, 'full' head and then all layers, 'svm' a linear SVM on an earlier stage; 'auto' measures.",
+    )
+    frozen_stages: Annotated[int, Field(ge=0, le=100)] | Auto = Field(
+        "auto", description="First stages of the backbone that stay as they are."
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Factor on the learning rate from one stage to the one before it; 1: all the same."
+    )
     epochs: Annotated[int, Field(ge=0, le=100_000)] | Auto = Field(
         "auto", description="Epochs of training all layers; 0 stops after the linear probe."
     )
     head_epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = Field(
         "auto", description="Epochs of training the head alone before that."
     )
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Auto = Field("auto", description="Images per step.")
-    lr: Annotated[float, Field(gt=0, le=10)] | Auto = Field("auto", description="Learning rate of the head.")
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto", "all"] = Field(
+        "auto", description="Images per batch; 1: per-sample descent, 'all': batch gradient descent."
+    )
+    accumulate: Annotated[int, Field(ge=1, le=65_536)] = Field(1, description="Batches whose gradients make one step.")
+    loss: Literal["auto", "cross-entropy", "focal", "bce", "l1", "l2", "smooth-l1"] = Field(
+        "auto", description="What is minimised."
+    )
+    focal_gamma: Annotated[float, Field(ge=0, le=10)] = Field(2.0, description="Focus of the focal loss; 0: none.")
+    imbalance: Literal["auto", "none", "oversample", "undersample", "weights", "focal", "smote", "thresholds"] = Field(
+        "auto", description="What is done about rare classes; 'auto' measures."
+    )
+    optimizer: Literal[
+        "auto",
+        "sgd",
+        "momentum",
+        "nesterov",
+        "adagrad",
+        "adadelta",
+        "rmsprop",
+        "adam",
+        "adamw",
+        "radam",
+        "nadam",
+    ] = Field("auto", description="The rule of the step.")
+    momentum: Annotated[float, Field(gt=0, lt=1)] = Field(0.9, description="Of 'momentum' and 'nesterov'.")
+    lookahead: bool = Field(False, description="Lookahead around the optimizer: slow weights follow the fast ones.")
+    schedule: Literal["auto", "constant", "step", "inverse", "cosine", "one-cycle", "plateau"] = Field(
+        "auto", description="How the learning rate changes over the run."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | Auto = Field(
+        "auto", description="Steps over which the learning rate rises from nothing."
+    )
+    lr: Annotated[float, Field(gt=0, le=10)] | Literal["auto", "find"] = Field(
+        "auto", description="Learning rate of the head; 'find' sweeps it first."
+    )
     body_lr: Annotated[float, Field(ge=0, le=10)] | Auto = Field("auto", description="Learning rate of the backbone.")
     weight_decay: Annotated[float, Field(ge=0, le=10)] | Auto = Field("auto", description="Decoupled weight decay.")
+    l1: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="Penalty on absolute weights, in the loss.")
+    l2: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="Penalty on squared weights, in the loss.")
+    clip_norm: Annotated[float, Field(ge=0)] | Auto = Field(
+        "auto", description="Longest gradient of a step; 0 never clips."
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] | Auto = Field("auto", description="Label smoothing.")
     ema: Annotated[float, Field(ge=0, lt=1)] | Auto = Field(
         "auto", description="Decay of the moving average of the weights; 0 turns it off."
@@ -89,7 +157,16 @@ class Config(BaseModel):
         "auto", description="Stop after this many epochs without a better validation result."
     )
     freeze_norm: bool | Auto = Field("auto", description="Keep the batch norms of pretrained layers as they are.")
-    augment: Literal["auto", "none", "photos", "tiny"] = Field("auto", description="How training images are varied.")
+    augment: str = Field(
+        "auto",
+        description="How training images are varied: none, photos, tiny, autoaugment, randaugment or trivialaugment, "
+        "then what differs, as in 'photos, rotate_degrees=15, blur=0.2'.",
+    )
+    mixup: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="MixUp's alpha; 0 is off.")
+    cutmix: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="CutMix's alpha; 0 is off.")
+    calibrate: Literal["none", "temperature"] = Field(
+        "none", description="Fit the confidence on the validation images after training."
+    )
     time_limit: Annotated[float, BeforeValidator(_seconds), Field(gt=0)] | None = Field(
         None, description="Stop in good order after this long: 90s, 5m, 1.5h."
     )

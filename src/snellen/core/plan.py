@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from snellen.core.errors import RunError
 from snellen.core.preprocessing import Preprocessing
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +18,7 @@ class Plan:
 
     lr, body_lr            peak learning rates of the head and of the backbone
     epochs, head_epochs    of all layers, and before that of the head alone
-    warmup_steps           linear warm-up at the start of each phase, then a cosine down to a hundredth
+    warmup_steps           linear warm-up at the start of each phase, before the schedule
     time_limit             seconds for the whole run, or None
     freeze_norm            whether the batch norms of the backbone keep their statistics, gains and biases
     augmentation           settings of data.augment.Augmentation, by name
@@ -26,6 +26,16 @@ class Plan:
     probe                  what the linear baseline sees: 'features' of the frozen backbone, or 'pixels'
     train_precision, precision   'fp32' or 'bf16': arithmetic of the training step, and of inference
     reasons                for each choice that Snellen made itself, one sentence
+
+    What the entries with a default mean is told by the setting of that name in core/config.py. A plan that was
+    written before one of them existed is read as if it had the default: what Snellen did at the time.
+
+    accumulate     batches of batch_size images whose gradients are averaged into one step
+    class_weights  one factor a class on its loss; empty: all the same
+    sampling       'as is', 'oversample' or 'undersample': which training images an epoch visits
+    transfer       'probe', 'head', 'full', 'svm', or 'scratch' where nothing is pretrained
+    frozen_stages  of nn.stages.stages_of(backbone); layer_decay is the factor on the rate from each to the one before
+    calibrate      'none' or 'temperature'; move_thresholds: decisions are fitted on validation as well
     """
 
     task: str
@@ -63,6 +73,26 @@ class Plan:
     workers: int
     seed: int
     reasons: Mapping[str, str]
+    accumulate: int = 1
+    loss: str = "auto"
+    focal_gamma: float = 2.0
+    class_weights: tuple[float, ...] = ()
+    sampling: str = "as is"
+    smote: bool = False
+    momentum: float = 0.9
+    lookahead: bool = False
+    schedule: str = "cosine"
+    l1: float = 0.0
+    l2: float = 0.0
+    norm: str = "auto"
+    activation: str = "auto"
+    transfer: str = "full"
+    frozen_stages: int = 0
+    layer_decay: float = 1.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    calibrate: str = "none"
+    move_thresholds: bool = False
 
     def to_json(self) -> dict[str, Any]:
         choices = asdict(self)
@@ -78,10 +108,12 @@ class Plan:
                 "update Snellen"
             )
         choices = dict(content["choices"])
-        expected = {field.name for field in fields(cls)} - {"reasons"}
-        if set(choices) != expected:
-            odd = sorted(expected.symmetric_difference(choices))
+        known = {field.name: field.default is MISSING for field in fields(cls) if field.name != "reasons"}
+        odd = sorted(choices.keys() - known.keys() | {name for name in known.keys() - choices.keys() if known[name]})
+        if odd:
             raise RunError(f"the plan is damaged: missing or unknown entries {', '.join(odd)}")
         choices["preprocessing"] = Preprocessing.from_json(choices["preprocessing"])
-        choices["classes"] = tuple(choices["classes"])
+        choices["optimizer"] = choices["optimizer"].lower()  # version 1 wrote AdamW
+        for name in ("classes", "class_weights"):
+            choices[name] = tuple(choices.get(name, ()))
         return cls(**choices, reasons=content["reasons"])

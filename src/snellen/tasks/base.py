@@ -45,10 +45,12 @@ class Task(ABC, Generic[TargetT]):
 
     name      as in TASKS
     headline  the metric, higher is better, that picks the best checkpoint and heads the report
+    loss_names  what ``plan.loss`` may be, the usual one first
     """
 
     name: ClassVar[str]
     headline: ClassVar[str]
+    loss_names: ClassVar[tuple[str, ...]]
 
     def __init__(self, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)

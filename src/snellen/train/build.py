@@ -49,6 +49,7 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
     facts = TrainingFacts(
         task=task.name,
         classes=survey.manifest.classes,
+        losses=task.loss_names,
         data_digest=survey.manifest.digest,
         num_train=len(train),
         channel_mean=mean,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from snellen.data.augment import Augmentation
 from snellen.data.loader import steps_per_epoch
 from snellen.nn.catalog import EMBEDDED_MODEL, SMALL_RESNET, BackboneFacts, Provenance, backbone_facts
 
-NumberT = TypeVar("NumberT", int, float)
+ValueT = TypeVar("ValueT", int, float, str)
 
 TINY_SIDE = 64  # pixels: up to here a photograph's network sees little but enlarged blocks
 _SMALL_BATCH = 32  # images: with fewer or as many, moving batch-norm statistics cost more than they bring
@@ -44,6 +44,7 @@ class TrainingFacts:
 
     task: str
     classes: tuple[str, ...]
+    losses: tuple[str, ...]
     data_digest: str
     num_train: int
     channel_mean: tuple[float, float, float]
@@ -112,12 +113,9 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
     reasons = dict(choice.reasons)
     _check(config, choice, facts)
     auto = _Auto(config, reasons)
-    batch_size = auto("batch_size", *_batch_size(choice, facts))
-    epochs = auto("epochs", *_epochs(choice, facts))
-    head_epochs = auto(
-        "head_epochs", *((1, "the head settles first") if choice.pretrained else (0, "no head to settle"))
-    )
-    head_epochs = head_epochs if epochs else 0
+    batch_size = facts.num_train if config.batch_size == "all" else auto("batch_size", *_batch_size(choice, facts))
+    transfer = _transfer(config, choice)
+    head_epochs, epochs = _both_epochs(config, choice, facts, transfer, auto)
     steps = steps_per_epoch(facts.num_train, batch_size)
     augmentation = _augmentation(config, choice, facts, reasons)
     lr, body_lr = (1e-3, 1e-4) if choice.pretrained else (3e-3, 3e-3)
@@ -134,16 +132,22 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         epochs=epochs,
         head_epochs=head_epochs,
         batch_size=batch_size,
-        optimizer="AdamW",
+        **_as_asked(config),
+        loss=_loss(config, facts),
+        optimizer=auto("optimizer", "adamw", "robust where rates and scales are not tuned"),
+        transfer=transfer,
+        frozen_stages=auto("frozen_stages", 0, "all of them learn"),
+        layer_decay=auto("layer_decay", 1.0, "the same rate for all"),
+        schedule=auto("schedule", "cosine", "down to a hundredth, as AdamW likes it"),
         lr=auto("lr", lr, "a sound rate for AdamW on a new head" if choice.pretrained else "a sound rate for AdamW"),
         body_lr=auto("body_lr", body_lr, "a tenth of the head's: pretrained layers need little change")
         if choice.pretrained
         else auto("body_lr", body_lr, "the same as the head's: everything starts from scratch"),
         weight_decay=auto("weight_decay", 0.05, "usual for AdamW"),
         label_smoothing=auto("label_smoothing", *_label_smoothing(choice)),
-        dropout=0.0,
-        clip_norm=1.0,
-        warmup_steps=min(steps, 100),
+        dropout=auto("dropout", 0.0, "the network's own"),
+        clip_norm=auto("clip_norm", 1.0, "longer gradients are shortened to this"),
+        warmup_steps=auto("warmup_steps", min(steps, 100), "an epoch, at most 100"),
         ema=auto("ema", *_ema(steps * epochs)),
         patience=auto("patience", int(np.clip(epochs // 3, 3, 10)), "a third of the epochs, between 3 and 10"),
         freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
@@ -169,15 +173,61 @@ class _Auto:
     config: Config
     reasons: dict[str, str]
 
-    def __call__(self, name: str, value: NumberT, reason: str) -> NumberT:
+    def __call__(self, name: str, value: ValueT, reason: str) -> ValueT:
         given = getattr(self.config, name)
         if given != "auto":
-            return cast(NumberT, given)
+            return cast(ValueT, given)
         self.reasons[name] = reason
         return value
 
 
+def _as_asked(config: Config) -> dict[str, Any]:
+    """The settings that mean the same in the plan, whatever the data."""
+    names = ("accumulate", "focal_gamma", "momentum", "lookahead", "l1", "l2", "norm", "activation", "mixup", "cutmix")
+    return {name: getattr(config, name) for name in (*names, "calibrate")}
+
+
+def _transfer(config: Config, choice: ModelChoice) -> str:
+    """What is learnt; for 'auto' the run looks at the evidence of the probe before it trains (train/transfer.py)."""
+    if not choice.pretrained:
+        return "scratch"
+    if config.transfer != "auto":
+        return config.transfer
+    if config.epochs == 0:
+        return "head" if config.head_epochs not in ("auto", 0) else "probe"
+    return "full"
+
+
+def _both_epochs(
+    config: Config, choice: ModelChoice, facts: TrainingFacts, transfer: str, auto: _Auto
+) -> tuple[int, int]:
+    """(of the head alone, of all layers)"""
+    if transfer in ("probe", "svm"):
+        return 0, 0
+    count, reason = _epochs(choice, facts)
+    if transfer == "head":
+        return auto("head_epochs", count, reason), 0
+    if transfer == "scratch":
+        return 0, auto("epochs", count, reason)
+    return auto("head_epochs", 1, "the head settles first"), auto("epochs", count, reason)
+
+
+def _loss(config: Config, facts: TrainingFacts) -> str:
+    """The task's usual loss, or the one that was asked for. Raises ConfigError when the task cannot use it."""
+    if config.loss == "auto":
+        return facts.losses[0]
+    if config.loss not in facts.losses:
+        raise ConfigError(
+            f"loss = '{config.loss}' does not fit the task '{facts.task}': use {' or '.join(facts.losses)}"
+        )
+    return config.loss
+
+
 def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
+    if not choice.pretrained and config.transfer != "auto":
+        raise ConfigError(
+            f"transfer = '{config.transfer}' needs pretrained weights, and '{choice.model}' starts from scratch"
+        )
     if config.epochs == 0 and not choice.pretrained:
         raise ConfigError(
             f"epochs = 0 leaves '{choice.model}' untrained: a linear probe needs a pretrained model, such as "

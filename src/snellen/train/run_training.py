@@ -56,7 +56,11 @@ def _learn(session: Session, *, resume: bool) -> tuple[Probe | None, str | None]
         probe = _probe(session)
         reason = stop()
         # Out of time with nothing to ship: a model that has not learnt is still the one that the results are about.
-        if plan.epochs and (reason is None or not session.run.best_checkpoint.is_file()) and reason != INTERRUPTED:
+        if (
+            plan.head_epochs + plan.epochs
+            and (reason is None or not session.run.best_checkpoint.is_file())
+            and reason != INTERRUPTED
+        ):
             reason = _fit(session, probe, stop, deadline, resume=resume)
     return probe, reason
 

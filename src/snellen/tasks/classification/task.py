@@ -56,6 +56,7 @@ class Classification(_ImageTask[Label]):
 
     name = "classification"
     headline = "accuracy"
+    loss_names = ("cross-entropy", "focal")
 
     def target(self, record: Record) -> Label:
         return Label.of(record, self.classes)
@@ -122,6 +123,7 @@ class MultiLabel(_ImageTask[LabelSet]):
 
     name = "multilabel"
     headline = "mean_average_precision"
+    loss_names = ("bce", "focal")
 
     def target(self, record: Record) -> LabelSet:
         return LabelSet.of(record, self.classes)
