@@ -91,11 +91,11 @@ def prepare(data: str, precision: str) -> tuple[Any, dict[str, Any]]:
 
 
 def images_per_second(trainer: Any, batches: Iterator[Any], seconds: float) -> float:
-    trainer.train_on(next(batches))  # warm-up
+    trainer.train_on([next(batches)])  # warm-up
     images, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
         batch = next(batches)
-        trainer.train_on(batch)
+        trainer.train_on([batch])
         images += len(batch)
     return images / (time.perf_counter() - start)
 

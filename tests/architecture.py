@@ -14,10 +14,11 @@ PACKAGE = "snellen"
 # From the caller to the called: a room imports only from layers to its right; rooms of one layer are strangers.
 LAYERS = (
     ("cli",),
+    ("lab",),
     ("api",),
     ("report", "serve"),
     ("train", "audit", "doctor", "export"),
-    ("evaluate", "predict", "ensemble"),
+    ("evaluate", "predict", "ensemble", "compare"),
     ("tasks",),
     ("data", "nn", "metrics", "draw"),
     ("core",),

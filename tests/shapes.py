@@ -76,8 +76,26 @@ def save_table(root: Path, *, num: int = 60, side: int = 16, seed: int = 0) -> P
     return root / "labels.csv"
 
 
+def save_sizes(root: Path, *, num: int = 60, side: int = 16, seed: int = 0) -> Path:
+    """A square an image, somewhere, and the length of its sides in pixels: root/sizes.csv beside root/images/000.png"""
+    rng = np.random.default_rng(seed)
+    (root / "images").mkdir(parents=True)
+    rows = ["image,size"]
+    for i in range(num):
+        size = int(rng.integers(2, side - 1))
+        left, top = (int(place) for place in rng.integers(0, side - size + 1, 2))
+        pixels = rng.integers(0, 90, (side, side, 3), dtype=np.uint8)
+        pixels[top : top + size, left : left + size] = rng.integers(200, 256, 3)
+        Image.fromarray(pixels).save(root / "images" / f"{i:03}.png")
+        rows.append(f"images/{i:03}.png,{size}")
+    (root / "sizes.csv").write_text("\n".join(rows) + "\n")
+    return root / "sizes.csv"
+
+
 def save_for(task: str, root: Path, *, num: int = 60, side: int = 16, seed: int = 0) -> Path:
     """A data set of about ``num`` images that poses ``task``."""
     if task == "multilabel":
         return save_table(root, num=num, side=side, seed=seed)
+    if task == "regression":
+        return save_sizes(root, num=num, side=side, seed=seed)
     return save_folders(root, per_class=-(-num // len(SHAPES)), side=side, seed=seed)

@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def test_verbs_stay_functions_although_there_are_rooms_of_their_names() -> None:
     from snellen.train import loop
 
     assert loop.__name__ == "snellen.train.loop"
-    for name in ("train", "audit", "evaluate", "predict"):
+    for name in ("train", "audit", "evaluate", "predict", "compare"):
         assert inspect.isfunction(getattr(snellen, name)), name
 
 
@@ -230,6 +231,30 @@ def test_time_limit_ends_in_good_order(tmp_path: Path) -> None:
     assert run.status == "done" and run.report.is_file()
     assert run.to_json()["ended"] == "time limit"
     assert run.predict(data / "circle")[0].label in SHAPES
+
+
+def test_run_can_be_watched_and_ended_from_outside(tmp_path: Path) -> None:
+    from snellen.api.training import train_run
+
+    class Watcher(list[dict[str, Any]]):
+        def __call__(self, event: Mapping[str, Any]) -> None:
+            self.append(dict(event))
+
+        def close(self) -> None:
+            self.append({"event": "closed"})
+
+    watcher = Watcher()
+    data = save_folders(tmp_path / "photos", per_class=8, side=8)
+    config = snellen.Config.of(data=str(data), cache=str(tmp_path / "cache"), epochs=9, groups="none", **FIXED)
+
+    def bored() -> str | None:
+        return "bored" if sum(event["event"] == "epoch" for event in watcher) == 2 else None
+
+    run = train_run(config, tmp_path / "run", silent(), watch=[watcher], should_stop=bored, report=False)
+    assert [event["epoch"] for event in watcher if event["event"] == "epoch"] == [1, 2]
+    assert all("val/accuracy" in event and "seconds" in event for event in watcher if event["event"] == "epoch")
+    assert watcher[-1] == {"event": "closed"}
+    assert run.status == "done" and run.to_json()["ended"] == "bored" and not run.report.exists()
 
 
 def test_no_epochs_give_the_probe(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_house_keeps_the_rule(rule: house.Rule) -> None:
     assert rule(SOURCE) == []
 
 
-@pytest.mark.parametrize("folder", ["tests", "benchmarks", "scripts"])
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "scripts", "examples"])
 def test_budgets_hold_outside_the_package_too(folder: str) -> None:
     assert house.budgets_are_kept(ROOT / folder) == []
 

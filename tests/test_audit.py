@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import audit_data as faults
+import audit_values
 from audit_data import Data, healthy, on_side, pair, user_split
 from snellen.audit.checks import CHECKS
 from snellen.audit.pictures import save_examples
@@ -194,6 +195,7 @@ def test_every_check_speaks_up_for_some_fault() -> None:
         data = make()
         plant(data)
         subjects.append(data.subject())
+    subjects.extend(plant_numbers() for _, plant_numbers, _ in audit_values.PLANTED)
     silent = [check.__name__ for check in CHECKS if not any(list(check(subject)) for subject in subjects)]
     assert silent == []
 

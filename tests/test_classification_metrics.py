@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from snellen.core.errors import DataError, DivergenceError
 from snellen.core.record import Record
+from snellen.metrics.calibration import calibration_errors
 from snellen.metrics.interval import wilson
-from snellen.tasks.classification.metrics import ClassificationMetrics, MultiLabelMetrics, majority
+from snellen.tasks.classification.metrics import ClassificationMetrics, MultiLabelMetrics
 from snellen.tasks.classification.target import Label, LabelSet
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu")
@@ -88,7 +89,7 @@ def test_a_record_that_does_not_fit_is_a_data_error(target: type, names: tuple[s
 def test_truth_scored_against_itself_is_perfect() -> None:
     for metrics in (single(labels(60, 7)[1], labels(60, 7)[1]), multi(label_sets(60, 7)[1], label_sets(60, 7)[1])):
         for name, estimate in metrics.compute().items():
-            if name == "log_loss":
+            if name in ("log_loss", "brier_score", "calibration_error"):
                 assert estimate.value == pytest.approx(0, abs=1e-6)
                 continue
             assert estimate.value == 1, name
@@ -109,6 +110,8 @@ def test_every_metric_agrees_with_sklearn() -> None:
         "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(truth, predicted),
         "top5_accuracy": sklearn_metrics.top_k_accuracy_score(truth, scores, k=5),
         "log_loss": sklearn_metrics.log_loss(truth, scores),
+        "brier_score": sklearn_metrics.brier_score_loss(truth, scores, scale_by_half=True),
+        "calibration_error": calibration_errors(scores.max(1)[:, None], (truth == predicted)[:, None])[0],
         "roc_auc": areas.mean(),
         "average_precision": np.mean(average_precisions),
     }
@@ -134,6 +137,8 @@ def test_every_multi_label_metric_agrees_with_sklearn() -> None:
         "subset_accuracy": sklearn_metrics.accuracy_score(truth, predicted),
         "label_accuracy": 1 - sklearn_metrics.hamming_loss(truth, predicted),
         "log_loss": np.mean([sklearn_metrics.log_loss(truth[:, i], scores[:, i]) for i in range(7)]),
+        "brier_score": np.mean([sklearn_metrics.brier_score_loss(truth[:, i], scores[:, i]) for i in range(7)]),
+        "calibration_error": calibration_errors(scores, truth.astype(bool))[0],
     }
     for name in ("f1", "precision", "recall"):
         oracle = getattr(sklearn_metrics, f"{name}_score")
@@ -208,7 +213,7 @@ def test_a_label_without_positives_is_in_no_mean() -> None:
 def test_without_any_label_what_is_undefined_is_left_out() -> None:
     empty = [LabelSet(np.zeros(7, dtype=bool))] * 4
     found = values(multi(empty, empty))
-    assert set(found) == {"subset_accuracy", "label_accuracy", "log_loss"}
+    assert set(found) == {"subset_accuracy", "label_accuracy", "log_loss", "brier_score", "calibration_error"}
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -298,35 +303,6 @@ def test_intervals_are_keyed_by_the_seed() -> None:
     metrics = single(*labels(50, 7))
     assert metrics.compute(seed=1) == metrics.compute(seed=1)
     assert metrics.compute(seed=1)["roc_auc"] != metrics.compute(seed=2)["roc_auc"]
-
-
-def test_always_answering_the_majority_has_balanced_accuracy_one_in_k() -> None:
-    truth = labels(80, 7)[1]
-    found = majority([*truth, *[Label(2)] * 80], truth, CLASSES)
-    assert found["balanced_accuracy"].value == pytest.approx(1 / 7)
-    assert found["accuracy"].value == pytest.approx(sum(label.index == 2 for label in truth) / 80)
-    assert found["roc_auc"].value == pytest.approx(0.5)
-    assert found["accuracy"].method == "wilson"
-    balanced = [Label(index) for index in range(7)]
-    assert majority(balanced, balanced, CLASSES)["top5_accuracy"].value == pytest.approx(5 / 7)
-    assert found["log_loss"].value < np.log(80)
-
-
-def test_majority_of_several_labels_scores_them_by_their_frequency() -> None:
-    truth = label_sets(80, 7)[1]
-    for labels_of_image in truth[:60]:
-        labels_of_image.present[0] = True
-    found = majority(truth, truth, CLASSES)
-    assert found["recall/ant"].value == 1
-    assert found["recall/bee"].value == 0
-    assert found["roc_auc"].value == pytest.approx(0.5)
-    share = [found[f"average_precision/{name}"].n / 80 for name in CLASSES]
-    assert found["mean_average_precision"].value == pytest.approx(np.mean(share))
-
-
-def test_majority_of_nothing_is_a_data_error() -> None:
-    with pytest.raises(DataError, match="no training image"):
-        majority([], labels(3, 7)[1], CLASSES)
 
 
 def test_nothing_to_measure_is_a_data_error() -> None:

@@ -96,6 +96,9 @@ BAD_ARGUMENTS = [
     ("shapes --groups (", r"groups = '\('.*regular expression"),
     ("shapes --groups abc", "groups = 'abc'.*parentheses"),
     ("shapes --seed -1", "seed = '-1'.*at least 0"),
+    ("shapes --folds 1", "folds = '1'.*at least 2"),
+    ("shapes --fold 2", "fold = 2 needs folds.*--folds 5"),
+    ("shapes --folds 3 --fold 4", "fold = 4 is not one of 3"),
     ("shapes --fit stretch", "fit = 'stretch'.*'squash'"),
     ("shapes --task detection", "task = 'detection'.*'classification'"),
     ("shapes --pretrained yes", "'yes' is one argument too many"),
@@ -181,6 +184,10 @@ def test_audit_says_in_one_line_what_is_wrong_and_leaves_nothing(arguments: str,
         ("predict nope", "IMAGES is missing"),
         ("predict nope text.txt", "nope does not exist"),
         ("predict shapes text.txt --seed x", "--seed"),
+        ("compare", "RUNS is missing"),
+        ("compare shapes nope", "shapes is not a run folder"),
+        ("compare nope --with nope", "nope does not exist"),
+        ("compare nope nope --seed -1", "seed = -1"),
     ],
 )
 def test_every_verb_says_what_is_wrong_with_its_arguments(arguments: str, words: str, at_bench: Path) -> None:
@@ -327,7 +334,7 @@ OPTIONS = st.sampled_from(
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     """A verb with no data that exists, and anything behind it."""
-    verb = draw(st.sampled_from(["train", "audit", "evaluate", "predict"]) | WORDS)
+    verb = draw(st.sampled_from(["train", "audit", "evaluate", "predict", "compare"]) | WORDS)
     words = [verb, "nowhere"] if draw(st.booleans()) else [verb]
     for _ in range(draw(st.integers(0, 3))):
         option = draw(OPTIONS | WORDS.map("--{}".format) | WORDS)

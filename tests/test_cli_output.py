@@ -179,7 +179,7 @@ def test_interrupted_command_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch
     def interrupted(*given: object, **settings: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("snellen.api.audit", interrupted)
+    monkeypatch.setattr("snellen.api.auditing.audit", interrupted)
     assert called(["audit", "photos"]) == (130, "", "error: interrupted\n")
 
 

@@ -277,7 +277,7 @@ def test_areas_and_counts_equal_those_of_scikit_learn(answers: tuple[NDArray[Any
 
     truth, scores = answers
     names = ["ant", "bee", "cow", "dog"]
-    confusion, roc, pr = charts(truth, scores, names, False)
+    confusion, roc, pr, _ = charts(truth, scores, names, False)
     expected = confusion_matrix(truth, scores.argmax(axis=1))
     assert [[int(cell) for cell in row[1:]] for row in confusion.rows] == expected.tolist()
     for i, name in enumerate(names):
@@ -288,7 +288,7 @@ def test_areas_and_counts_equal_those_of_scikit_learn(answers: tuple[NDArray[Any
 def test_labels_of_their_own_have_no_confusion_matrix(answers: tuple[NDArray[Any], NDArray[Any]]) -> None:
     _, scores = answers
     truth = (scores > 0.3).astype(np.uint8)
-    right, roc, pr = charts(truth, scores, ["ant", "bee", "cow", "dog"], True)
+    right, roc, pr, _ = charts(truth, scores, ["ant", "bee", "cow", "dog"], True)
     assert right.title == "Right and wrong answers" and right.header == (
         "name",
         "found",
@@ -305,7 +305,7 @@ def test_of_many_classes_the_mean_and_the_worst_are_drawn() -> None:
     rng = np.random.default_rng(1)
     truth, scores = rng.integers(0, 40, 2000), rng.random((2000, 40))
     scores[np.arange(2000), truth] += np.where(truth < 5, 0.0, 2.0)
-    _, roc, _ = charts(truth, scores, [f"class {i}" for i in range(40)], False)
+    _, roc, *_ = charts(truth, scores, [f"class {i}" for i in range(40)], False)
     assert {row[0] for row in roc.rows[:5]} == {f"class {i}" for i in range(5)}
     legend = [element.text or "" for element in ET.fromstring(roc.svg).iter("{http://www.w3.org/2000/svg}text")]
     assert sum(text.startswith("class ") for text in legend) == 5 and any(text.startswith("mean (") for text in legend)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from shapes import save_folders
 from snellen.data.loader import ImageSet
 from snellen.train import features as feature_cache
+from snellen.train.probe import refit, run_probe
 from snellen.train.session import Session
 from tiny_runs import SETTINGS, SIDE, fresh, said, start
 
@@ -27,6 +28,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def features_of(session: Session, computed: list[int]) -> Tensor:
+    """What the backbone returns."""
+    found = stages_of(session, computed)
+    return found[max(found)]
+
+
+def stages_of(session: Session, computed: list[int]) -> feature_cache.Features:
     side = session.sides["val"]
     hashes = [session.hashes[record.id] for record in side.records]
     before = len(computed)
@@ -41,7 +48,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     compute = feature_cache._compute
 
-    def counting(model: nn.Module, images: ImageSet, *rest: Any) -> Tensor:
+    def counting(model: nn.Module, images: ImageSet, *rest: Any) -> feature_cache.Features:
         calls.append(len(images))
         return compute(model, images, *rest)
 
@@ -111,3 +118,30 @@ def test_features_follow_the_images_and_not_their_order(images: Session, tmp_pat
     second = features_of(replace(session, sides={**session.sides, "val": turned}), computed)
     assert len(computed) == 2
     torch.testing.assert_close(first, second.flip(0))
+
+
+def test_one_pass_gives_the_stages_that_are_watched_and_what_the_network_itself_sees(
+    images: Session, tmp_path: Path, computed: list[int]
+) -> None:
+    session = replace(images, model=fresh(images).model.eval(), cache=tmp_path)
+    first, again = stages_of(session, computed), stages_of(session, computed)
+    assert len(computed) == 1 and list(first) == list(again) == feature_cache.watched_stages(session.model.backbone)
+    assert all(torch.equal(first[stage], again[stage]) for stage in first)
+    side = session.sides["val"]
+    pixels = torch.stack([torch.from_numpy(side.store.prepared(record)) for record in side.records]).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(first[max(first)], session.model.features(pixels))  # type: ignore[operator]
+
+
+def test_a_probe_is_fitted_anew_on_the_features_that_it_has(images: Session, tmp_path: Path) -> None:
+    session = replace(images, model=fresh(images).model, cache=tmp_path)
+    session.plan = replace(session.plan, probe="features")
+    parts = (session.model, session.task, session.sides, session.hashes, session.plan, tmp_path, session.console)
+    probe = run_probe(*parts)
+    assert probe is not None and probe.features.keys() == probe.predictions.keys() == session.sides.keys()
+    assert torch.equal(probe.features["train"], probe.stages[max(probe.stages)]["train"])
+    same = refit(probe, session.task, session.sides, session.plan)
+    assert all(torch.equal(same.head[name], probe.head[name]) for name in probe.head)
+    weighted = refit(probe, session.task, session.sides, replace(session.plan, class_weights=(5.0, 1.0, 1.0)))
+    assert not torch.equal(weighted.head["head.weight"], probe.head["head.weight"])
+    assert weighted.features is probe.features and weighted.stages is probe.stages

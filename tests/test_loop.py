@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shapes import save_folders
@@ -17,14 +15,11 @@ from snellen.core.errors import DivergenceError
 from snellen.core.estimate import Estimate
 from snellen.data.augment import Augmentation
 from snellen.data.loader import Variation, evaluation_batches, steps_per_epoch, training_batches
-from snellen.nn.network import Network
-from snellen.nn.small_resnet import SmallResNet
 from snellen.train import loop
-from snellen.train.loop import Trainer, phases
-from snellen.train.optim import build_optimizer, set_rates
-from snellen.train.schedule import rate_factor
+from snellen.train.loop import Trainer
+from snellen.train.schedule import phases
 from snellen.train.session import Session
-from tiny_runs import SETTINGS, SIDE, a_plan, different, fresh, never, start, state_of, unsaved
+from tiny_runs import SETTINGS, SIDE, different, fresh, never, start, state_of, unsaved
 
 torch.set_num_threads(1)
 
@@ -34,51 +29,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """Data that tests share; they take a fresh trainer each, with ``fresh``."""
     folder = tmp_path_factory.mktemp("session")
     return start(save_folders(folder / "data", per_class=14, side=SIDE), folder, **SETTINGS)
-
-
-# --- the schedule
-
-
-@given(st.integers(1, 500), st.integers(0, 200))
-def test_rates_warm_up_to_the_peak_and_then_only_fall(total: int, warmup: int) -> None:
-    factors = [rate_factor(step, total, warmup) for step in range(total)]
-    assert all(0 < factor <= 1 for factor in factors)
-    peak = factors.index(max(factors))
-    assert peak <= max(1, total // 4)
-    assert factors[: peak + 1] == sorted(factors[: peak + 1]) and len(set(factors[: peak + 1])) == peak + 1
-    assert factors[peak:] == sorted(factors[peak:], reverse=True)
-    if total > 40:
-        assert factors[peak] > 0.99 and factors[-1] < 0.05
-
-
-def test_the_rate_is_that_of_the_cosine() -> None:
-    assert rate_factor(0, 100, 10) == pytest.approx(1 / 11)
-    assert rate_factor(10, 100, 10) == 1.0
-    assert rate_factor(55, 100, 10) == pytest.approx(0.01 + 0.99 * 0.5)
-    assert rate_factor(100, 100, 10) == pytest.approx(0.01)
-
-
-# --- the optimizer
-
-
-def test_every_parameter_is_in_one_group_with_its_own_rate_and_decay() -> None:
-    network = Network(a_plan().preprocessing, SmallResNet(16), 3)
-    plan = a_plan(lr=0.5, body_lr=0.25, weight_decay=0.125)
-    groups = build_optimizer(network, plan).param_groups
-    of = {id(parameter): group for group in groups for parameter in group["params"]}
-    parameters = dict(network.named_parameters())
-    assert sum(len(group["params"]) for group in groups) == len(of) == len(parameters)
-    for name, parameter in parameters.items():
-        group = of[id(parameter)]
-        assert group["peak_lr"] == group["lr"] == (0.5 if name.startswith("head.") else 0.25), name
-        assert group["weight_decay"] == (0.125 if parameter.dim() > 1 else 0.0), name
-
-
-def test_rates_are_set_as_a_share_of_each_peak() -> None:
-    optimizer = build_optimizer(Network(a_plan().preprocessing, SmallResNet(16), 3), a_plan(lr=0.5, body_lr=0.25))
-    for factor in (0.5, 0.1):
-        set_rates(optimizer, factor)
-        assert {group["lr"] for group in optimizer.param_groups} == {0.5 * factor, 0.25 * factor}
 
 
 # --- the order of the images
@@ -190,6 +140,30 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(
     assert seen_again == [event for event in seen if event["step"] > step]
 
 
+@pytest.mark.parametrize("step", [2, 3, 6])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "nesterov", "schedule": "one-cycle", "accumulate": 2, "batch_size": 4, "lookahead": True},
+        {"optimizer": "adagrad", "schedule": "step", "l1": 0.001, "frozen_stages": 1, "layer_decay": 0.5},
+        {"optimizer": "radam", "schedule": "inverse", "lookahead": True, "ema": 0.0},
+        {"optimizer": "nadam", "schedule": "plateau", "patience": 1},
+    ],
+    ids=lambda changes: changes["optimizer"],
+)
+def test_every_kind_of_step_goes_on_to_the_same_bits(
+    changes: dict[str, Any], step: int, images: Session, tmp_path: Path
+) -> None:
+    def make() -> Trainer:
+        return fresh(images, **{"head_epochs": 1, "epochs": 1, **changes})
+
+    whole = make()
+    end = whole.run(should_stop=never, checkpoint=unsaved)
+    again = stopped_at(step, tmp_path / "last.safetensors", make)
+    assert again.run(should_stop=never, checkpoint=unsaved) == end
+    assert different(state_of(whole), state_of(again)) == [] and again.progress == whole.progress
+
+
 class Recorder:
     def __init__(self, seen: list[dict[str, Any]]) -> None:
         self.seen = seen
@@ -266,6 +240,25 @@ def test_training_stops_when_validation_has_not_been_better_for_long(
     trainer, kept = kept_epochs(images, epochs=5, patience=2)
     assert trainer.run(should_stop=never, checkpoint=unsaved) == "early stopping"
     assert kept == [1, 2] and trainer.progress.step == 4 * trainer.steps_per_epoch
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 3, 4, 5])
+def test_a_plateau_divides_the_rate_also_in_a_resumed_run(
+    killed_after: int, images: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the patience without a lower loss; a headline that gets better does not count."""
+    scripted(monkeypatch, [(0.1, 1.0), (0.2, 0.9), (0.3, 0.95), (0.4, 0.9), (0.5, 0.8), (0.6, 0.9)])
+    seen: list[dict[str, Any]] = []
+
+    def make() -> Trainer:
+        trainer, _ = kept_epochs(images, epochs=6, patience=4, schedule="plateau", warmup_steps=0)
+        trainer.observers = [Recorder(seen)]
+        return trainer
+
+    trainer = stopped_at(4 * killed_after, tmp_path / "last.safetensors", make) if killed_after else make()
+    assert trainer.run(should_stop=never, checkpoint=unsaved) == "finished"
+    rates = [event["lr"] for event in seen if event["event"] == "epoch"]
+    assert rates == pytest.approx([0.01] * 4 + [0.001] * 2)
 
 
 @pytest.mark.parametrize("killed_after", [3, 4])

@@ -30,6 +30,13 @@ def test_wheel_holds_every_file_of_the_package(wheel: zipfile.ZipFile) -> None:
     assert expected <= set(wheel.namelist())
 
 
+def test_wheel_brings_the_demonstrations(wheel: zipfile.ZipFile) -> None:
+    brought = {name for name in wheel.namelist() if name.startswith("snellen/examples/")}
+    scripts = {f"snellen/examples/{path.name}" for path in (ROOT / "examples").glob("*.py")}
+    assert len(scripts) > 5
+    assert brought == scripts | {"snellen/examples/README.md"}
+
+
 def test_wheel_says_its_licence_and_brings_the_text(wheel: zipfile.ZipFile) -> None:
     (name,) = (name for name in wheel.namelist() if name.endswith("/METADATA"))
     metadata = HeaderParser().parsestr(wheel.read(name).decode())

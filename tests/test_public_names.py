@@ -10,14 +10,17 @@ from snellen.core.config import Config
 
 NAMES = [
     "Audit",
+    "Comparison",
     "Config",
     "Estimate",
     "Evaluation",
     "Finding",
+    "Pairing",
     "Prediction",
     "Run",
     "SnellenError",
     "audit",
+    "compare",
     "evaluate",
     "predict",
     "train",
@@ -37,6 +40,8 @@ OPTIONS = {
     "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
     "predict": {"run", "images", "out", "device", "seed", "json"},
+    "compare": {"runs", "versus", "out", "device", "seed", "json"},
+    "lab": {"name", "data", "out", "seed", "json"},
 }
 
 
@@ -58,4 +63,6 @@ def test_every_verb_has_the_agreed_options() -> None:
 
 
 def test_every_verb_takes_the_options_that_scripts_rely_on() -> None:
-    assert all({"out", "json", "seed", "device"} <= options for options in OPTIONS.values())
+    on_a_device = {name: options for name, options in OPTIONS.items() if name != "lab"}
+    assert all({"out", "json", "seed", "device"} <= options for options in on_a_device.values())
+    assert {"out", "json", "seed"} <= OPTIONS["lab"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from PIL import Image
 from safetensors.numpy import load, load_file, save
 from torch import nn
 
-from shapes import SHAPES, picture, save_for
+from shapes import picture, save_for
 from snellen.core import geometry
 from snellen.core.checkpoint import Checkpoint
 from snellen.core.errors import ConfigError, DataError
-from snellen.core.estimate import Estimate
 from snellen.core.record import Record
 from snellen.core.run import RunFolder
 from snellen.core.sample import Batch
@@ -32,7 +31,7 @@ from snellen.tasks.loading import load_model
 from snellen.train import pictures
 from snellen.train.run_training import run_training
 from snellen.train.session import Session
-from task_cases import CASES, Case
+from task_cases import CASES, Case, close, perfect, same
 from tiny_runs import start
 
 torch.set_num_threads(1)
@@ -80,19 +79,6 @@ def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     loaded = Checkpoint.load(session.run.best_checkpoint)
     session.model.load_state_dict(dict(loaded.weights))
     return Learnt(session.task, CASES[name], session, session.model.eval())
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two targets decide the same, whatever their scores."""
-    names = [field.name for field in fields(one) if field.name != "scores"]
-    return type(one) is type(other) and all(np.array_equal(getattr(one, n), getattr(other, n)) for n in names)
-
-
-def close(one: Mapping[str, Estimate], other: Mapping[str, Estimate], tolerance: float = 1e-5) -> bool:
-    return one.keys() == other.keys() and all(
-        one[name].n == other[name].n and one[name].value == pytest.approx(other[name].value, abs=tolerance)
-        for name in one
-    )
 
 
 def guesses(learnt: Learnt, truth: Sequence[Any], seed: int = 0) -> Sequence[Any]:
@@ -192,7 +178,7 @@ def test_a_fitted_head_fits_the_network_and_its_features(learnt: Learnt) -> None
     pixels = np.stack([side.store.prepared(record) for record in side.records])
     with torch.no_grad():
         features = learnt.model.features(torch.from_numpy(pixels).permute(0, 3, 1, 2))  # type: ignore[operator]
-    head = learnt.task.fit_probe(features, side.targets, [record.id for record in side.records], 0)
+    head = learnt.task.fit_probe(features, side.targets, [record.id for record in side.records], learnt.session.plan)
     assert head is not None
     own = learnt.model.state_dict()
     assert head.keys() <= own.keys() and all(tensor.shape == own[name].shape for name, tensor in head.items())
@@ -205,19 +191,20 @@ def test_a_fitted_head_fits_the_network_and_its_features(learnt: Learnt) -> None
 
 
 def test_a_record_states_its_truth_and_nothing_else(learnt: Learnt) -> None:
-    records = [Record(id=str(i), path=Path("x"), labels=labels) for i, labels in enumerate(learnt.case.labels)]
+    records = [Record(id=str(i), path=Path("x"), **truth) for i, truth in enumerate(learnt.case.truths)]
     targets = [learnt.task.target(record) for record in records]
     assert all(same(target, learnt.task.target(record)) for target, record in zip(targets, records, strict=True))
     assert not any(same(targets[i], targets[j]) for i in range(3) for j in range(i))
-    assert all(target.scores is None for target in targets)
+    assert all(getattr(target, "scores", None) is None for target in targets)
     captions = [learnt.task.caption(target) for target in targets]
-    for caption, labels in zip(captions, learnt.case.labels, strict=True):
-        assert all((kind in caption) == (kind in labels) for kind in SHAPES)
+    assert all(learnt.case.says(caption, truth) for caption, truth in zip(captions, learnt.case.truths, strict=True))
+    assert not any(learnt.case.says(captions[0], truth) for truth in learnt.case.truths[1:])
 
 
-def test_a_record_with_an_unknown_label_is_refused_by_name(learnt: Learnt) -> None:
-    with pytest.raises(DataError, match=r"photo\.jpg: label 'circel' is not one of the classes.*'circle'"):
-        learnt.task.target(Record(id="photo.jpg", path=Path("x"), labels=("circel",)))
+def test_a_record_of_another_kind_is_refused_by_name(learnt: Learnt) -> None:
+    truth, words = learnt.case.refused
+    with pytest.raises(DataError, match=words):
+        learnt.task.target(Record(id="photo.jpg", path=Path("x"), **truth))
 
 
 def test_a_flip_moves_the_target_as_the_task_says(learnt: Learnt) -> None:
@@ -237,11 +224,9 @@ def test_perfect_outputs_decode_to_the_truth(learnt: Learnt) -> None:
     decoded = learnt.task.decode(learnt.case.perfect(truth, len(learnt.task.classes)))
     assert len(decoded) == len(truth)
     assert all(same(one, other) for one, other in zip(decoded, truth, strict=True))
-    assert all(prediction.scores is not None for prediction in decoded)
+    assert all((getattr(prediction, "scores", None) is not None) == learnt.case.scored for prediction in decoded)
     numbers = score(learnt.task, decoded, truth, intervals=False)
-    assert all(
-        estimate.value == pytest.approx(float("loss" not in name), abs=1e-3) for name, estimate in numbers.items()
-    )
+    assert all(estimate.value == pytest.approx(perfect(name), abs=1e-3) for name, estimate in numbers.items())
 
 
 def test_truth_scored_against_itself_is_perfect(learnt: Learnt) -> None:
@@ -249,7 +234,7 @@ def test_truth_scored_against_itself_is_perfect(learnt: Learnt) -> None:
     numbers = score(learnt.task, truth, truth, seed=1)
     assert numbers[learnt.task.headline].value == 1.0
     for name, estimate in numbers.items():
-        assert estimate.value == pytest.approx(float("loss" not in name), abs=1e-6), name
+        assert estimate.value == pytest.approx(perfect(name), abs=1e-6), name
         assert estimate.low is not None and estimate.high is not None and estimate.n > 0
         assert estimate.low <= estimate.value <= estimate.high
 
@@ -270,11 +255,12 @@ def test_majority_says_the_same_of_every_image_and_needs_no_image(learnt: Learnt
     train, truth = learnt.session.sides["train"].targets, learnt.test_side.targets
     said = learnt.task.majority(train, len(truth))
     assert len(said) == len(truth) and all(same(one, said[0]) for one in said)
-    assert all(np.array_equal(one.scores, said[0].scores) for one in said)
+    assert all(one.scores is said[0].scores for one in said if learnt.case.scored)
     assert len(learnt.task.majority(train, 0)) == 0
     numbers = score(learnt.task, said, truth, intervals=False)
     assert numbers[learnt.task.headline].value <= learnt.case.chance
-    assert np.isfinite(numbers["log_loss"].value)
+    faults = [estimate.value for name, estimate in numbers.items() if perfect(name) == 0]
+    assert faults and all(map(np.isfinite, faults))
 
 
 def test_the_written_arrays_give_the_metrics_again(learnt: Learnt) -> None:
@@ -308,23 +294,23 @@ def test_a_description_is_json_and_names_what_was_decided(learnt: Learnt) -> Non
     for prediction in guesses(learnt, learnt.test_side.targets[:6]):
         described = learnt.task.describe(prediction)
         assert json.loads(json.dumps(described, allow_nan=False)) == described
-        assert list(described["probabilities"]) == list(learnt.task.classes)
-        assert all(0 <= probability <= 1 for probability in described["probabilities"].values())
-        decided = [described["label"]] if "label" in described else described["labels"]
-        assert all(name in learnt.task.caption(prediction) for name in decided)
+        learnt.case.described(described, learnt.task.classes, learnt.task.caption(prediction))
 
 
-def test_mistakes_are_real_errors_with_the_surest_first(learnt: Learnt) -> None:
+def test_mistakes_are_real_errors_with_the_worst_first(learnt: Learnt) -> None:
     truth = learnt.session.sides["train"].targets
     predicted = guesses(learnt, truth)
     mistakes = learnt.task.mistakes(predicted, truth, len(truth))
     wrong = {i for i in range(len(truth)) if not same(predicted[i], truth[i])}
     assert {mistake["index"] for mistake in mistakes} == wrong and len(mistakes) == len(wrong) > 3
-    sure = [mistake["confidence"] for mistake in mistakes]
-    assert sure == sorted(sure, reverse=True) and 0 <= sure[-1] < sure[0] <= 1
+    bad = [learnt.case.badness(mistake) for mistake in mistakes]
+    assert bad == sorted(bad, reverse=True) and 0 <= bad[-1] < bad[0]
     for mistake in mistakes:
         assert mistake["truth"] == learnt.task.caption(truth[mistake["index"]]) != mistake["predicted"]
-        assert mistake["predicted"] == learnt.task.caption(replace(predicted[mistake["index"]], scores=None))
+        said = predicted[mistake["index"]]
+        if learnt.case.scored:
+            assert mistake["predicted"] == learnt.task.caption(replace(said, scores=None))
+        assert mistake["predicted"] in learnt.task.caption(said)
     json.dumps(mistakes, allow_nan=False)
     assert learnt.task.mistakes(predicted, truth, 2) == mistakes[:2]
     assert (
@@ -343,8 +329,34 @@ def test_drawing_gives_a_picture_and_leaves_the_image_as_it_was(learnt: Learnt) 
 
 
 def _two_that_differ(learnt: Learnt) -> list[Any]:
-    records = [Record(id=str(i), path=Path("x"), labels=labels) for i, labels in enumerate(learnt.case.labels)]
+    records = [Record(id=str(i), path=Path("x"), **truth) for i, truth in enumerate(learnt.case.truths)]
     return [learnt.task.target(record) for record in records[:2]]
+
+
+def test_a_decision_changes_what_is_decided_and_no_probability(learnt: Learnt) -> None:
+    truth, classes = learnt.test_side.targets, learnt.task.classes
+    outputs = torch.randn(learnt.case.perfect(truth, len(classes)).shape, generator=torch.Generator().manual_seed(0))
+    usual = learnt.task.arrays(learnt.task.decode(outputs), truth)
+    if "scores" not in usual:
+        pytest.skip("this task gives no probabilities")
+    biased = create_task(learnt.task.name, classes, (1e-3, *[0.9] * (len(classes) - 1)))
+    moved = biased.arrays(biased.decode(outputs), truth)
+    assert np.array_equal(moved["scores"], usual["scores"])
+    assert not np.array_equal(moved["predicted"], usual["predicted"])
+    even = create_task(learnt.task.name, classes, [0.5] * len(classes))
+    assert np.array_equal(even.arrays(even.decode(outputs), truth)["predicted"], usual["predicted"])
+
+
+def test_a_decision_of_another_number_of_classes_is_refused(learnt: Learnt) -> None:
+    with pytest.raises(ValueError, match="a number for each of 3 classes, got 2"):
+        create_task(learnt.task.name, ("a", "b", "c"), (1.0, 1.0))
+
+
+def test_a_saved_decision_is_the_loaded_models(learnt: Learnt, tmp_path: Path) -> None:
+    best, factors = Checkpoint.load(learnt.run.best_checkpoint), (0.5, *[1.0] * (len(learnt.task.classes) - 1))
+    replace(best, decision=factors).save(tmp_path / "moved.safetensors")
+    assert load_model(Checkpoint.load(tmp_path / "moved.safetensors"), device="cpu").task.decision == factors
+    assert learnt.session.task.decision == () == best.decision
 
 
 # --- the network by itself

@@ -111,6 +111,7 @@ def state_of(trainer: Trainer) -> dict[str, Tensor]:
     parts: dict[str, Mapping[str, Tensor]] = {
         "model": trainer.model.state_dict(),
         "optimizer": optimizer_tensors(trainer.optimizer),
+        "slow": trainer.lookahead.slow if trainer.lookahead is not None else {},
         "ema": trainer.ema.average if trainer.ema is not None else {},
     }
     return {f"{part}.{name}": tensor.clone() for part, named in parts.items() for name, tensor in named.items()}

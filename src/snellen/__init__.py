@@ -13,7 +13,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from snellen.api import Audit, Evaluation, Run, audit, evaluate, predict, train
+    from snellen.api.auditing import audit
+    from snellen.api.comparing import compare
+    from snellen.api.results import Audit, Evaluation
+    from snellen.api.starting import train
+    from snellen.api.using import Run, evaluate, predict
+    from snellen.compare.pairing import Comparison, Pairing
     from snellen.core.config import Config
     from snellen.core.errors import SnellenError
     from snellen.core.estimate import Estimate
@@ -21,30 +26,36 @@ if TYPE_CHECKING:
     from snellen.predict import Prediction
 
 _WHERE = {
-    "Audit": "snellen.api",
+    "Audit": "snellen.api.results",
+    "Comparison": "snellen.compare.pairing",
     "Config": "snellen.core.config",
     "Estimate": "snellen.core.estimate",
-    "Evaluation": "snellen.api",
+    "Evaluation": "snellen.api.results",
     "Finding": "snellen.core.finding",
+    "Pairing": "snellen.compare.pairing",
     "Prediction": "snellen.predict",
-    "Run": "snellen.api",
+    "Run": "snellen.api.using",
     "SnellenError": "snellen.core.errors",
-    "audit": "snellen.api",
-    "evaluate": "snellen.api",
-    "predict": "snellen.api",
-    "train": "snellen.api",
+    "audit": "snellen.api.auditing",
+    "compare": "snellen.api.comparing",
+    "evaluate": "snellen.api.using",
+    "predict": "snellen.api.using",
+    "train": "snellen.api.starting",
 }
 
 __all__ = [
     "Audit",
+    "Comparison",
     "Config",
     "Estimate",
     "Evaluation",
     "Finding",
+    "Pairing",
     "Prediction",
     "Run",
     "SnellenError",
     "audit",
+    "compare",
     "evaluate",
     "predict",
     "train",

@@ -6,6 +6,7 @@ import inspect
 import json as json_module
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -47,6 +48,8 @@ def build_app() -> App:
     app.command("snellen.cli:audit", name="audit", help=inspect.getdoc(_audit))
     app.command(_evaluate, name="evaluate")
     app.command(_predict, name="predict")
+    app.command(_compare, name="compare")
+    app.command(_lab, name="lab")
     return app
 
 
@@ -108,7 +111,7 @@ def _train(
     **settings: Any,
 ) -> int:
     """Train a model on a folder of images, a table of labels, or sample:digits, and write a report."""
-    from snellen.api import train
+    from snellen.api.starting import train
 
     console = _console(json)
     run = train(data, out=out, config=config, resume=resume, console=console, **settings)
@@ -120,7 +123,7 @@ def _audit(
     data: Annotated[str, _DATA], /, *, out: Out = None, device: Device = "auto", json: Json = False, **settings: Any
 ) -> int:
     """Say what is in the data and whether it is fit to train on."""
-    from snellen.api import audit
+    from snellen.api.auditing import audit
 
     audited = audit(data, out=out, device=device, console=_console(json), **settings)
     _print_json(json, audited.to_json())
@@ -139,7 +142,7 @@ def _evaluate(
     json: Json = False,
 ) -> int:
     """Numbers with intervals for a run, on its own validation and test images or on other labelled data."""
-    from snellen.api import evaluate
+    from snellen.api.using import evaluate
 
     console = _console(json)
     evaluation = evaluate(run, data, images=images, out=out, device=device, seed=seed, console=console)
@@ -162,7 +165,7 @@ def _predict(
     json: Json = False,
 ) -> int:
     """What a run's model says of new images: files, or folders of them."""
-    from snellen.api import predict
+    from snellen.api.using import predict
 
     del seed  # prediction draws nothing; every verb takes the option so that scripts need not know
     console = _console(json)
@@ -175,6 +178,65 @@ def _predict(
     if all(prediction.error is not None for prediction in predictions):
         which = "the only image cannot" if len(predictions) == 1 else f"none of the {len(predictions)} images can"
         raise DataError(f"{which} be read: give images of a known format, and whole ones")
+    return 0
+
+
+def _compare(
+    runs: Annotated[tuple[Path, ...], Parameter(help="Folders that 'snellen train' wrote; the first is the baseline.")],
+    /,
+    *,
+    versus: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            name="--with",
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+            help="Runs of a second arm: then the first ones are an arm as well, each of runs that differ only in their "
+            "seed.",
+        ),
+    ] = (),
+    out: OutFile = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """Which of several runs is better, by how much, and whether that is shown: on the images that they share."""
+    from snellen.api.comparing import compare
+
+    del device  # no model is run; every verb takes the option so that scripts need not know
+    console = _console(json)
+    comparison = compare(*runs, versus=versus, out=out, seed=seed)
+    for line in comparison.lines():
+        console.say(line)
+    if out is not None:
+        console.say(f"Report: {out / 'report.html'}")
+    _print_json(json, comparison.to_json())
+    return 0
+
+
+def _lab(
+    name: Annotated[str | None, Parameter(help="Which one to run; without it they are listed.")] = None,
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="Images for 'ladder': as for 'snellen train'.")] = None,
+    out: Annotated[Path | None, Parameter(help="The folder for its picture. Default: runs/lab.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """Demonstrations of how networks learn: each draws what it shows, in seconds."""
+    from snellen.lab import DEFAULT_OUT, demonstrate, demonstrations
+
+    console = _console(json)
+    if name is None:
+        found = demonstrations().values()
+        for each in found:
+            console.say(f"{each.name:18} {'' if each.seconds is None else f'{each.seconds:.0f} s':>5}  {each.title}")
+        _print_json(json, {"demonstrations": [{"name": each.name, "title": each.title} for each in found]})
+        return 0
+    with redirect_stdout(console.stream):
+        numbers = demonstrate(name, out=out or DEFAULT_OUT, seed=seed, data=data, console=console)
+    _print_json(json, {"demonstration": name, "numbers": numbers})
     return 0
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.core.checkpoint import Checkpoint
 from snellen.core.config import Config
 from snellen.core.console import Advance, Console
 from snellen.core.device import available_cores
@@ -18,11 +17,11 @@ from snellen.core.record import Record
 from snellen.core.run import RunFolder
 from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
 from snellen.data.manifest import Manifest
-from snellen.data.scan import ImageFacts, scan
+from snellen.data.scan import scan
 from snellen.data.store import ImageStore
 from snellen.data.survey import read_listing
 from snellen.tasks.base import Task
-from snellen.tasks.loading import load_model
+from snellen.tasks.loading import LoadedModel
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,31 +84,37 @@ def score(
 
 
 def evaluate_run(
-    run: RunFolder, labelled: Config | None, *, device: str, seed: int, cache: Path, console: Console
+    run: RunFolder, labelled: Config | None, *, model: LoadedModel, seed: int, cache: Path, console: Console
 ) -> dict[str, dict[str, Estimate]]:
-    """A run's best model on its own validation and test images, or on other ``labelled`` data; by split or name.
+    """A run's model on its own validation and test images, or on other ``labelled`` data; by split or name.
 
     Looking at the sealed test images again is counted in data.json, and said.
     """
-    model = load_model(Checkpoint.load(run.best_checkpoint), device=device)
     if labelled is None:
-        sides = _own_sides(run, cache, console)
+        sides = own_sides(run, cache, console)
     else:
         name, listing = read_listing(labelled.model_copy(update={"task": model.plan.task}), cache)
-        sides = {name: list(listing.records)}
-    store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
+        sides = {name: list(listing.with_outputs(model.task.classes).records)}
+    if not sides:
+        raise DataError(f"{run.path} has no images that it has not learnt from: name other labelled data")
     numbers = {}
     for name, records in sides.items():
-        scanned = _scanned(records, console)
-        readable = [record for record in records if record.id in scanned]
+        readable, hashes = _readable(records, console)
         if labelled is not None:
-            _tell_known(run, name, [scanned[record.id].sha256 for record in readable], console)
-        targets = [model.task.target(record) for record in readable]
-        image_set = ImageSet(records=readable, targets=targets, store=store)
-        with console.progress(f"Evaluating {name}", len(image_set)) as advance:
-            assessment = assess(model.network, model.task, image_set, model.plan, advance=advance)
-        numbers[name] = score(model.task, assessment.predicted, targets, groups=groups_of(readable), seed=seed)
+            _tell_known(run, name, hashes, console)
+        answers = answer(model, name, readable, console)
+        groups = groups_of(readable)
+        numbers[name] = score(model.task, answers.predicted, answers.truth, groups=groups, seed=seed)
     return numbers
+
+
+def answer(model: LoadedModel, name: str, records: Sequence[Record], console: Console) -> Assessment:
+    """What a model says of images that can all be decoded, beside what is true of them."""
+    store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
+    targets = [model.task.target(record) for record in records]
+    images = ImageSet(records=records, targets=targets, store=store)
+    with console.progress(f"Evaluating {name}", len(images)) as advance:
+        return assess(model.network, model.task, images, model.plan, advance=advance)
 
 
 def groups_of(records: Sequence[Record]) -> list[str] | None:
@@ -119,7 +124,11 @@ def groups_of(records: Sequence[Record]) -> list[str] | None:
     return [record.group or record.id for record in records]
 
 
-def _own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[Record]]:
+def own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[Record]]:
+    """The records of a run's validation and test images as they are now; opening the test images is counted.
+
+    Raises DataError when some of its images are gone, RunError when data.json is damaged.
+    """
     content = run.read_json("data.json")
     try:
         manifest = Manifest.from_json(content["manifest"])
@@ -137,18 +146,20 @@ def _own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[
     if rows["test"]:
         uses = content.get("test_uses", 1) + 1
         run.write_json("data.json", {**content, "test_uses": uses})
-        console.say(f"The test images have now been used {uses} times: choose nothing by their numbers.")
+        times = "are opened for the first time" if uses == 1 else f"have now been used {uses} times"
+        console.say(f"The test images {times}: choose nothing by their numbers.")
     return {split: [replace(found[row.id], group=row.group) for row in rows[split]] for split in rows if rows[split]}
 
 
-def _scanned(records: Sequence[Record], console: Console) -> dict[str, ImageFacts]:
-    """By record id, what can be decoded; the rest is told."""
+def _readable(records: Sequence[Record], console: Console) -> tuple[list[Record], list[str]]:
+    """The records that can be decoded with the sha256 of their files; the rest is told."""
     scanned = scan(records, workers=max(2, available_cores()))
     for left in scanned.left_out:
         console.say(f"  left out {left.path}: {left.reason}")
     if not scanned.facts:
         raise DataError(f"none of the {len(records)} images can be decoded; the first is {records[0].path}")
-    return scanned.facts
+    found = [record for record in records if record.id in scanned.facts]
+    return found, [scanned.facts[record.id].sha256 for record in found]
 
 
 def _tell_known(run: RunFolder, name: str, hashes: Sequence[str], console: Console) -> None:

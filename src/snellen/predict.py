@@ -15,6 +15,7 @@ import numpy as np
 
 from snellen.core.device import available_cores
 from snellen.core.errors import DataError, ImageError
+from snellen.core.estimate import amount
 from snellen.core.sample import Batch
 from snellen.data.image import IMAGE_SUFFIXES, decode
 from snellen.data.loader import EVALUATION_BATCH, stack
@@ -28,8 +29,8 @@ class Prediction:
     """What the model says of one image. A notebook shows it as the picture with the answer on it.
 
     path    as it was given
-    result  label, confidence and probabilities (one class), or labels and probabilities (any number); None when the
-            image could not be read
+    result  label, confidence and probabilities (one class), labels and probabilities (any number), or values (a number
+            by name); None when the image could not be read
     error   why, in that case
     """
 
@@ -40,9 +41,11 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The class, or the labels joined by '|' as in a table."""
+        """The class, the labels joined by '|' as in a table, or the numbers with their names."""
         if self.result is None:
             return None
+        if "values" in self.result:
+            return ", ".join(f"{name} {amount(value)}" for name, value in self.result["values"].items())
         return str(self.result["label"]) if "label" in self.result else "|".join(self.result["labels"])
 
     @property

@@ -21,18 +21,30 @@ from snellen.audit.leaks import (
 )
 from snellen.audit.shortcuts import shortcuts
 from snellen.audit.subject import AuditSubject
+from snellen.audit.values import (
+    conflicting_values,
+    few_judged,
+    narrow_values,
+    outlying_values,
+    value_shortcuts,
+)
 from snellen.core.finding import Check
 
 CHECKS: tuple[Check[AuditSubject], ...] = (
     leak_across_splits,
     groups_across_splits,
     conflicting_labels,
+    conflicting_values,
+    narrow_values,
     missing_classes,
     broken_files,
     too_few_images,
+    few_judged,
     tiny_classes,
     imbalance,
     shortcuts,
+    outlying_values,
+    value_shortcuts,
     exact_duplicates,
     near_duplicates,
     empty_images,

@@ -38,12 +38,28 @@ class AuditSubject:
 
     @cached_property
     def class_counts(self) -> dict[str, Counter[Split]]:
-        """Images of every class on every side, in the order of the classes; classes without images included."""
+        """Images of every class on every side, in the order of the classes; classes without images included.
+
+        Empty where images have numbers instead of classes.
+        """
+        if self.manifest.numeric:
+            return {}
         counts: dict[str, Counter[Split]] = {name: Counter() for name in self.manifest.classes}
         for row in self.manifest.rows:
             for label in set(row.labels):
                 counts.setdefault(label, Counter())[row.split] += 1
         return counts
+
+    @cached_property
+    def values(self) -> dict[str, dict[str, float]]:
+        """The numbers by name, then by record id, in the order of the manifest; empty for classes."""
+        if not self.manifest.numeric:
+            return {}
+        rows = [row for row in self.manifest.rows if row.values is not None]
+        return {
+            name: {row.id: row.values[i] for row in rows if row.values is not None}
+            for i, name in enumerate(self.manifest.classes)
+        }
 
     @cached_property
     def sides(self) -> list[Split]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snellen.audit.subject import AuditSubject
+from snellen.audit.values import spread_over_sides
 from snellen.core.seeds import keyed_seed
 from snellen.data.duplicates import clusters
 from snellen.data.split import leaks
@@ -17,6 +18,7 @@ from snellen.data.split import leaks
 MAX_CLASSES = 1_000
 MAX_LEFT_OUT = 200
 MAX_EXAMPLES = 6
+MAX_VALUES = 20  # numbers to be predicted whose spread is told
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -28,11 +30,14 @@ def summarize(subject: AuditSubject) -> dict[str, Any]:
     redundant_images: what the duplicate sets have beyond their first
     groups      how many
     classes     total, and for the first 1,000 in class order name, total, and images on every side
+    values      of numbers to be predicted, for the first 20 by name: edges and counts of 20 bins on every side, the
+                median of each side, the least and the most; empty for classes
     width, height, aspect (width / height), brightness (mean luma, 0..1): quantiles at 0, 5, 25, 50, 75, 95 and 100 %,
                 and a histogram of 20 bins
     modes, formats, orientations    images of each
     left_out    total, images by reason, and the first 200 by name
-    examples    up to 6 train images of each of the first 1,000 classes, chosen by their ids alone
+    examples    up to 6 train images of each of the first 1,000 classes, chosen by their ids alone; of numbers to be
+                predicted 6 from the least to the most
     """
     facts = list(subject.facts.values())
     widths = np.array([each.width for each in facts], np.float64)
@@ -40,6 +45,7 @@ def summarize(subject: AuditSubject) -> dict[str, Any]:
     return {
         **_images(subject),
         "classes": _classes(subject),
+        "values": _values(subject),
         "width": _distribution(widths, bins=20),
         "height": _distribution(heights, bins=20),
         "aspect": _distribution(widths / heights, bins=20),
@@ -71,6 +77,13 @@ def _classes(subject: AuditSubject) -> dict[str, Any]:
         for name, counts in shown
     ]
     return {"total": len(subject.class_counts), "listed": listed}
+
+
+def _values(subject: AuditSubject) -> dict[str, Any]:
+    sides = {side: subject.manifest.ids(side) for side in subject.sides}
+    return {
+        name: spread_over_sides(values, sides, bins=20) for name, values in list(subject.values.items())[:MAX_VALUES]
+    }
 
 
 def _distribution(
@@ -111,6 +124,8 @@ def _left_out(subject: AuditSubject) -> dict[str, Any]:
 
 def _examples(subject: AuditSubject) -> dict[str, Sequence[str]]:
     """The images with the smallest hashed ids: spread over the listing, and the same whatever its order."""
+    if subject.values:
+        return _from_least_to_most(subject)
     chosen: dict[str, list[str]] = {name: [] for name in list(subject.class_counts)[:MAX_CLASSES]}
     train = (row for row in subject.manifest.rows if row.split == "train")
     for row in sorted(train, key=lambda row: (keyed_seed("example", row.id), row.id)):
@@ -118,3 +133,14 @@ def _examples(subject: AuditSubject) -> dict[str, Sequence[str]]:
             if len(chosen.get(label, range(MAX_EXAMPLES))) < MAX_EXAMPLES:
                 chosen[label].append(row.id)
     return dict(chosen)
+
+
+def _from_least_to_most(subject: AuditSubject) -> dict[str, Sequence[str]]:
+    """For each number the train images at 0, 20, 40, 60, 80 and 100 % of its order."""
+    chosen: dict[str, Sequence[str]] = {}
+    train = set(subject.manifest.ids("train"))
+    for name, values in list(subject.values.items())[:MAX_VALUES]:
+        ordered = sorted((each for each in values if each in train), key=lambda each: (values[each], each))
+        places = np.linspace(0, len(ordered) - 1, MAX_EXAMPLES).round().astype(int)
+        chosen[name] = list(dict.fromkeys(ordered[i] for i in places))
+    return chosen

@@ -25,8 +25,9 @@ _KEY = "snellen"
 class Checkpoint:
     """A model that can be used: ``weights`` fit the network that ``plan`` describes.
 
-    origin   'linear probe' or 'fine-tuned'
-    metrics  on the validation split, at the moment it was saved
+    origin    'linear probe' or 'fine-tuned'
+    metrics   on the validation split, at the moment it was saved
+    decision  of the task (tasks/base.py): how its probabilities become decisions; empty: as usual
     """
 
     weights: Mapping[str, Tensor]
@@ -35,6 +36,7 @@ class Checkpoint:
     epoch: int
     step: int
     metrics: Mapping[str, Estimate] = field(default_factory=dict)
+    decision: tuple[float, ...] = ()
 
     def save(self, path: Path) -> None:
         header = {
@@ -44,6 +46,7 @@ class Checkpoint:
             "epoch": self.epoch,
             "step": self.step,
             "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
+            "decision": list(self.decision),
         }
         save_tensors(path, self.weights, header)
 
@@ -58,6 +61,7 @@ class Checkpoint:
             epoch=header["epoch"],
             step=header["step"],
             metrics={name: Estimate.from_json(fields) for name, fields in header["metrics"].items()},
+            decision=tuple(header.get("decision", ())),  # files of before there were decisions have none
         )
 
 

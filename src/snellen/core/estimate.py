@@ -6,6 +6,37 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+_SHARES = ("accuracy", "precision", "recall", "f1", "error", "sensitivity", "specificity", "ece")
+_NOT_SHARES = ("average_precision", "absolute_error")
+_AMOUNTS = ("mae", "rmse", "median_absolute_error", "bias")
+
+
+def is_share(metric: str) -> bool:
+    """True for metrics that are read in percent."""
+    name = metric.partition("/")[0]  # what follows is a class or an output, which may be called anything
+    return any(word in name for word in _SHARES) and not any(word in name for word in _NOT_SHARES)
+
+
+def is_amount(metric: str) -> bool:
+    """True for metrics in the unit of what is predicted: years, grams, degrees."""
+    return metric.partition("/")[0] in _AMOUNTS
+
+
+def amount(value: float, digits: int = 4) -> str:
+    """``23.4``, ``12346``, ``1.2e-07``: enough digits to tell values apart, and no exponent where none is needed."""
+    if value != 0 and not 1e-4 <= abs(value) < 1e12:
+        return f"{value:.{digits}g}"
+    whole = len(str(int(abs(value))))
+    text = f"{value:.{max(0, digits - whole)}f}" if whole > 1 or abs(value) >= 1 else f"{value:.{digits}g}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def told(metric: str, value: float) -> str:
+    """A metric's value as a person reads it: ``94.8 %``, ``0.813``, or ``2.31`` of its own unit."""
+    if is_share(metric):
+        return f"{100 * value:.1f} %"
+    return amount(value, 3) if is_amount(metric) else f"{round(value, 3) + 0.0:.3f}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
@@ -27,11 +58,14 @@ class Estimate:
             return f"{self.value:.4f} (n={self.n})"
         return f"{self.value:.4f} (95 % interval {self.low:.4f} to {self.high:.4f}, n={self.n})"
 
-    def as_percent(self) -> str:
-        """``94.8 % (95 % interval 90.0 to 97.3, n = 153)``"""
+    def told(self, metric: str) -> str:
+        """``94.8 % (95 % interval 90.0 to 97.3, n = 153)``, or the same in the units of ``metric``."""
+        value = told(metric, self.value)
         if self.low is None or self.high is None:
-            return f"{100 * self.value:.1f} % (n = {self.n})"
-        return f"{100 * self.value:.1f} % (95 % interval {100 * self.low:.1f} to {100 * self.high:.1f}, n = {self.n})"
+            return f"{value} (n = {self.n})"
+        low = told(metric, self.low).removesuffix(" %")
+        high = told(metric, self.high).removesuffix(" %")
+        return f"{value} (95 % interval {low} to {high}, n = {self.n})"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -136,24 +136,28 @@ def letterbox(in_size: Size, out_size: Size) -> Matrix:
 
 
 def _square_to_quad(quad: Points) -> Matrix:
-    """The unit square's corners (0,0) (1,0) (1,1) (0,1) onto ``quad`` [4, 2] (Heckbert 1989, section 2.2.3)."""
-    p0, p1, p2, p3 = quad
+    """The unit square's corners (0,0) (1,0) (1,1) (0,1) onto ``quad`` [..., 4, 2] (Heckbert 1989, section 2.2.3)."""
+    p0, p1, p2, p3 = np.moveaxis(quad, -2, 0)
     u, v, s = p1 - p2, p3 - p2, p0 - p1 + p2 - p3
-    area = u[0] * v[1] - u[1] * v[0]
-    if area == 0.0:
+    area = u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+    if np.any(area == 0.0):
         raise ValueError(f"three of the four corners {quad.tolist()} are on one line")
-    g = (s[0] * v[1] - s[1] * v[0]) / area
-    h = (u[0] * s[1] - u[1] * s[0]) / area
-    if not min(1.0 + g, 1.0 + h, 1.0 + g + h) > _TINY:
+    g = (s[..., 0] * v[..., 1] - s[..., 1] * v[..., 0]) / area
+    h = (u[..., 0] * s[..., 1] - u[..., 1] * s[..., 0]) / area
+    if not np.all(np.minimum(np.minimum(g, h), g + h) > _TINY - 1.0):
         raise ValueError(f"the four corners {quad.tolist()} must go round a convex shape")
-    columns = (p1 - p0 + g * p1, p3 - p0 + h * p3, p0)
-    return np.vstack([np.column_stack(columns), [g, h, 1.0]])
+    matrix = np.empty((*area.shape, 3, 3))
+    matrix[..., :2, 0] = p1 - p0 + g[..., None] * p1
+    matrix[..., :2, 1] = p3 - p0 + h[..., None] * p3
+    matrix[..., :2, 2] = p0
+    matrix[..., 2, 0], matrix[..., 2, 1], matrix[..., 2, 2] = g, h, 1.0
+    return matrix
 
 
 def perspective(from_points: npt.ArrayLike, to_points: npt.ArrayLike) -> Matrix:
-    """The projective map that takes four corners [4, 2] of a convex shape, in order, to four others."""
+    """The projective map that takes four corners [..., 4, 2] of a convex shape, in order, to four others."""
     source, target = (np.asarray(points, np.float64) for points in (from_points, to_points))
-    if source.shape != (4, 2) or target.shape != (4, 2):
+    if source.shape[-2:] != (4, 2) or target.shape[-2:] != (4, 2):
         raise ValueError(f"a perspective needs 4 points and 4 points, got shapes {source.shape} and {target.shape}")
     return compose(invert(_square_to_quad(source)), _square_to_quad(target))
 

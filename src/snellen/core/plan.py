@@ -34,8 +34,10 @@ class Plan:
     class_weights  one factor a class on its loss; empty: all the same
     sampling       'as is', 'oversample' or 'undersample': which training images an epoch visits
     transfer       'probe', 'head', 'full', 'svm', or 'scratch' where nothing is pretrained
-    frozen_stages  of nn.stages.stages_of(backbone); layer_decay is the factor on the rate from each to the one before
+    frozen_stages  of nn.stages; layer_decay is the factor on the learning rate from each stage to the one before
+    feature_stage  the stage whose pooled outputs the head reads; -1: what the backbone returns
     calibrate      'none' or 'temperature'; move_thresholds: decisions are fitted on validation as well
+    target_mean, target_std   of the numbers to be predicted, over the training images; empty for classes
     """
 
     task: str
@@ -89,10 +91,13 @@ class Plan:
     transfer: str = "full"
     frozen_stages: int = 0
     layer_decay: float = 1.0
+    feature_stage: int = -1
     mixup: float = 0.0
     cutmix: float = 0.0
     calibrate: str = "none"
     move_thresholds: bool = False
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         choices = asdict(self)
@@ -114,6 +119,6 @@ class Plan:
             raise RunError(f"the plan is damaged: missing or unknown entries {', '.join(odd)}")
         choices["preprocessing"] = Preprocessing.from_json(choices["preprocessing"])
         choices["optimizer"] = choices["optimizer"].lower()  # version 1 wrote AdamW
-        for name in ("classes", "class_weights"):
+        for name in ("classes", "class_weights", "target_mean", "target_std"):
             choices[name] = tuple(choices.get(name, ()))
         return cls(**choices, reasons=content["reasons"])

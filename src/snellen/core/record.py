@@ -6,9 +6,11 @@ Formats make Records, the audit reads them, the split engine divides them, tasks
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+from snellen.core.errors import DataError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -21,6 +23,7 @@ class Record:
     id      unique in its listing and stable between runs: the path relative to the data root, with forward slashes
     path    where the file is, absolute
     labels  class names: one for single-label data, any number (also none) for multi-label data
+    values  the numbers to be predicted, finite, in the order of the listing's ``classes``; None for data of classes
     group   images of one patient, plant, or scene share a group and stay on one side of every split
     split   the side that the user put it on, or None when Snellen is to decide
     """
@@ -28,6 +31,7 @@ class Record:
     id: str
     path: Path
     labels: tuple[str, ...] = ()
+    values: tuple[float, ...] | None = None
     group: str | None = None
     split: Split | None = None
 
@@ -44,7 +48,9 @@ class LeftOut:
 class Listing:
     """What a format found: every image once, in a stable order, and everything that was left out.
 
-    classes is the sorted union over all splits, so that a class missing from one split keeps its id.
+    classes is the sorted union over all splits, so that a class missing from one split keeps its id; of records with
+    values it names the values, in their order.
+    notes are sentences about what was decided in reading, for the user.
     num_found = len(records) + len(left_out), always.
     """
 
@@ -54,10 +60,38 @@ class Listing:
     classes: tuple[str, ...]
     multi_label: bool = False
     left_out: Sequence[LeftOut] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
 
     @property
     def num_found(self) -> int:
         return len(self.records) + len(self.left_out)
+
+    @property
+    def numeric(self) -> bool:
+        """True when the records state numbers instead of classes."""
+        return any(record.values is not None for record in self.records)
+
+    def with_outputs(self, names: Sequence[str]) -> Listing:
+        """The numbers called ``names``, in that order, and no others; where there is but one on either side, that one
+        whatever it is called in a folder, which has no names. Data of classes comes back as it is.
+
+        Raises DataError when one is missing.
+        """
+        if not self.numeric or self.classes == tuple(names):
+            return self
+        missing = [name for name in names if name not in self.classes]
+        if missing and not (self.format == "folder" and len(names) == 1):
+            raise DataError(
+                f"the table has no column of numbers '{missing[0]}', which the model predicts, but "
+                f"{', '.join(self.classes)}; rename the one that is meant"
+            )
+        places = [0] if missing else [self.classes.index(name) for name in names]
+        records = [
+            replace(record, values=tuple(record.values[place] for place in places))
+            for record in self.records
+            if record.values is not None
+        ]
+        return replace(self, records=records, classes=tuple(names))
 
     @property
     def has_user_split(self) -> bool:

@@ -8,6 +8,7 @@ checkpoints/         best.safetensors: the model to use; last.safetensors: every
 predictions/         probabilities and truth of each evaluated split
 pictures/            what the report shows
 findings.json        what the checks found; results.json: numbers with intervals; report.html
+fold-1/, fold-2/     of a cross-validation: the run of each fold, a folder like this one
 STATUS               running, stopped (can be resumed), done, or failed
 """
 
@@ -85,6 +86,36 @@ class RunFolder:
     @property
     def predictions(self) -> Path:
         return self.path / "predictions"
+
+    @property
+    def is_cross_validation(self) -> bool:
+        """True for the folder of several folds, which has a run in fold-1, another in fold-2, and so on."""
+        if not (self.path / "config.toml").is_file():
+            return False  # an audit
+        config = self.config
+        return config.folds is not None and config.fold is None
+
+    def fold(self, number: int) -> Path:
+        """Where the run of a fold is, from 1."""
+        return self.path / f"fold-{number}"
+
+    def models(self) -> list[Path]:
+        """The checkpoints that answer together for this run: its best one, or that of each of its folds.
+
+        Raises RunError when there is none, or when a fold has none yet.
+        """
+        if self.best_checkpoint.is_file():
+            return [self.best_checkpoint]
+        if not self.is_cross_validation:
+            raise RunError(f"{self.path} has no model: it was an audit, or ended before there was one")
+        folds = [RunFolder(self.fold(number)) for number in range(1, (self.config.folds or 0) + 1)]
+        done = [fold for fold in folds if (fold.path / "STATUS").is_file() and fold.status == "done"]
+        if len(done) < len(folds):
+            raise RunError(
+                f"{self.path} has models of {len(done)} of its {len(folds)} folds: "
+                f"go on with snellen train --resume {self.path}"
+            )
+        return [fold.best_checkpoint for fold in done]
 
     # --- reading
 

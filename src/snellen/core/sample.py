@@ -1,4 +1,4 @@
-"""One training example as the network will get it, and a stack of them."""
+"""A stack of training examples as the network will get them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 TargetT = TypeVar("TargetT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample(Generic[TargetT]):
-    """id of the record, its pixels as uint8 [H, W, 3] RGB, and what it shows."""
+class Mixed(Generic[TargetT]):
+    """What else each image of a batch shows: the target of the image mixed into it, and how much is its own (0..1)."""
 
-    id: str
-    image: np.ndarray
-    target: TargetT
+    partners: Sequence[TargetT]
+    share: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Generic[TargetT]):
-    """images float32 or uint8 [n, 3, H, W] with values 0..255 (the network normalises); one target and id per image."""
+    """images float32 or uint8 [n, 3, H, W] with values 0..255 (the network normalises); one target and id per image.
+
+    mixed  set where the images are blends of two (data/mixing.py); ``targets`` are then those of the first
+    """
 
     images: Tensor
     targets: Sequence[TargetT]
     ids: Sequence[str]
+    mixed: Mixed[TargetT] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -1,101 +1,118 @@
-"""Random variants of training images: one matrix for the geometry, one matrix for the colours.
+"""What may vary in training images, and how much: the settings, and the line of text that they are written in.
 
-Every random choice is keyed by (seed, epoch, sample id) and by nothing else, so that a run resumes without replay and
-any number of workers makes the same pixels. There are two ways to draw:
-
-* one image at a time: ``rng = generator(seed, epoch, sample_id)``, then ``geometry`` and ``photometric``;
-* many tiny images at a time: ``geometry_batch`` and ``photometric_batch``, which hash each (seed, epoch, sample id)
-  straight into the numbers they need (about 2 microseconds an image, against 15 to make a generator).
-
-The two ways draw different numbers from the same distributions.
-
-Brightness, contrast, saturation, hue and grey are each linear in (R, G, B), so they too compose into one 3x4 matrix and
-are applied, rounded and clipped once. That is 3 to 4 times as fast as one operation after another (torchvision's or
-Pillow's own), and hue is free.
+How they are applied is told elsewhere: ``placement`` (one matrix for what moves pixels), ``elastic`` (a smooth field
+beside it), ``colours`` (one matrix for the colours), ``policies`` and ``effects``; ``variants`` puts them together.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from math import inf
+from types import MappingProxyType
+from typing import Any, Literal, cast, get_args
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from snellen.core.errors import ConfigError, did_you_mean
 
-from snellen.core.errors import ConfigError
-from snellen.core.geometry import Matrix, Size, compose, crop_resize, rotation, scaling, shear, translation
-from snellen.data.warp import FILL, Colour, Pixels
+Policy = Literal["none", "autoaugment", "randaugment", "trivialaugment"]
+Range = tuple[float, float]
 
-if TYPE_CHECKING:
-    import torch
-
-Fit = Literal["squash", "crop"]
-Floats = npt.NDArray[np.float64]
-
-_GEOMETRY_DRAWS = 10
-_COLOUR_DRAWS = 8
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow and torchvision
-_RGB_TO_YIQ = np.array([_LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
-_YIQ_TO_RGB = np.linalg.inv(_RGB_TO_YIQ)
-# A CutOut square covers this fraction of the image: 16 x 16 of 32 x 32 pixels in the paper.
-_ERASED_AREA = 0.25
+_LIMITS: Mapping[str, Range] = MappingProxyType(
+    {
+        "hflip": (0.0, 1.0),
+        "vflip": (0.0, 1.0),
+        "rotate90": (0.0, 1.0),
+        "rotate_degrees": (0.0, 180.0),
+        "translate": (0.0, 1.0),
+        "shear_degrees": (0.0, 60.0),
+        "perspective": (0.0, 0.1),  # from 0.17 on the horizon can cross the picture
+        "elastic": (0.0, 0.05),  # nothing may fold over, so that more would look the same
+        "brightness": (0.0, 1.0),
+        "contrast": (0.0, 1.0),
+        "saturation": (0.0, 1.0),
+        "hue": (0.0, 0.5),
+        "colour_cast": (0.0, 1.0),
+        "grayscale": (0.0, 1.0),
+        "blur": (0.0, 20.0),
+        "noise": (0.0, 0.5),
+        "erase": (0.0, 1.0),
+        "operations": (1, 14),
+        "magnitude": (0.0, 30.0),
+    }
+)
+_RANGES: Mapping[str, tuple[Range, str]] = MappingProxyType(
+    {
+        "area": ((0.0, 1.0), "a range within 0 to 1, like (0.35, 1)"),
+        "aspect": ((0.0, inf), "a range above 0, like (0.75, 1.33)"),
+        "scale": ((0.1, 10.0), "a range within 0.1 to 10, like (0.8, 1.25)"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """What may vary, and how much. The defaults change nothing; ``for_photos`` and ``for_tiny_images`` are the presets.
+    """What may vary, and how much. The defaults change nothing; ``parse`` knows the presets.
 
     hflip, vflip    probability of a flip (not for digits, text, or left/right classes)
+    rotate90        probability of one, two or three quarter turns
     area            range of the fraction of the image's area that the random crop keeps (Szegedy et al. 2015)
     aspect          range of the factor on the crop's aspect ratio, drawn evenly in its logarithm
+    scale           range of the factor by which things are enlarged or shrunk about the middle, drawn likewise
     rotate_degrees  turned by up to this much, either way
     translate       shifted by up to this fraction of the output's width and height, either way
     shear_degrees   leaning by up to this much, either way
+    perspective     each corner moves by up to this fraction of the output's width and height, either way
+    elastic         points wander smoothly, by this fraction of the side on average (Simard et al. 2003)
     brightness, contrast, saturation  factors from [1 - x, 1 + x]
     hue             turned by up to this fraction of the colour circle, either way (0 to 0.5)
+    colour_cast     red, green and blue each by a factor from [1 - x, 1 + x]: the colour of the light
     grayscale       probability of losing all colour
+    blur            Gaussian, of a standard deviation of up to this many pixels of the output
+    noise           Gaussian, of a standard deviation of up to this fraction of the range from black to white
     erase           probability that a square of a quarter of the area is blanked (CutOut, DeVries & Taylor 2017)
+    policy          a published mixture of operations, beside all of the above (data/policies.py)
+    operations, magnitude  of RandAugment alone: how many, and how strong, from 0 to 30
     """
 
     hflip: float = 0.0
     vflip: float = 0.0
-    area: tuple[float, float] = (1.0, 1.0)
-    aspect: tuple[float, float] = (1.0, 1.0)
+    rotate90: float = 0.0
+    area: Range = (1.0, 1.0)
+    aspect: Range = (1.0, 1.0)
+    scale: Range = (1.0, 1.0)
     rotate_degrees: float = 0.0
     translate: float = 0.0
     shear_degrees: float = 0.0
+    perspective: float = 0.0
+    elastic: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
     hue: float = 0.0
+    colour_cast: float = 0.0
     grayscale: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
     erase: float = 0.0
+    policy: Policy = "none"
+    operations: int = 2
+    magnitude: float = 9.0
 
     def __post_init__(self) -> None:
-        limits = {
-            "hflip": 1.0,
-            "vflip": 1.0,
-            "rotate_degrees": 180.0,
-            "translate": 1.0,
-            "shear_degrees": 60.0,
-            "brightness": 1.0,
-            "contrast": 1.0,
-            "saturation": 1.0,
-            "hue": 0.5,
-            "grayscale": 1.0,
-            "erase": 1.0,
-        }
-        for name, most in limits.items():
-            if not 0.0 <= getattr(self, name) <= most:
-                raise ConfigError(f"augmentation {name} must be between 0 and {most:g}, got {getattr(self, name)}")
-        if not 0.0 < self.area[0] <= self.area[1] <= 1.0:
-            raise ConfigError(f"augmentation area must be a range within 0 to 1, like (0.35, 1), got {self.area}")
-        if not 0.0 < self.aspect[0] <= self.aspect[1]:
-            raise ConfigError(f"augmentation aspect must be a range above 0, like (0.75, 1.33), got {self.aspect}")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                value = getattr(self, name)
+                raise ConfigError(f"augmentation {name} must be between {least:g} and {most:g}, got {value}")
+        for name, ((least, most), wish) in _RANGES.items():
+            low, high = getattr(self, name)
+            object.__setattr__(self, name, (low, high))  # JSON knows lists only
+            if not (least <= low <= high <= most and low > 0.0 and high < inf):
+                raise ConfigError(f"augmentation {name} must be {wish}, got {(low, high)}")
+        if self.policy not in get_args(Policy):
+            known = did_you_mean(str(self.policy), get_args(Policy))
+            raise ConfigError(f"augmentation policy must be a known one, got '{self.policy}'{known}")
+        if self.operations != int(self.operations):
+            raise ConfigError(f"augmentation operations must be a whole number, got {self.operations}")
 
     @classmethod
     def none(cls) -> Augmentation:
@@ -110,178 +127,81 @@ class Augmentation:
         """For images of a few dozen pixels: the CIFAR habit of a flip and a shift by up to 4 of 32 pixels."""
         return cls(hflip=0.5, translate=0.125)
 
+    @classmethod
+    def parse(cls, text: str, *, tiny: bool = False) -> Augmentation:
+        """A preset, and what is to differ from it: ``photos, rotate_degrees=15, blur=0.2, area=0.5..1``.
+
+        The presets are ``none``, ``photos``, ``tiny``, and the policies ``autoaugment``, ``randaugment`` and
+        ``trivialaugment`` on top of random crops (or shifts) and flips. Without a preset, or with ``auto``, it is
+        ``photos``, or ``tiny`` where ``tiny`` is true. Raises ConfigError.
+        """
+        preset, overrides = _divided(text)
+        return replace(_preset(preset, tiny), **{name: _value(name, value) for name, value in overrides.items()})
+
     @property
     def recolours(self) -> bool:
-        return any((self.brightness, self.contrast, self.saturation, self.hue, self.grayscale))
+        return any((self.brightness, self.contrast, self.saturation, self.hue, self.colour_cast, self.grayscale))
 
 
-def _key(seed: int, epoch: int, sample_id: str) -> bytes:
-    # surrogatepass: a file name that is not UTF-8 is a sample like any other.
-    return f"{seed}:{epoch}:{sample_id}".encode("utf-8", "surrogatepass")
+def written_out(text: str) -> frozenset[str]:
+    """The settings that ``text`` gives by name: what was asked for itself, and not as part of a preset."""
+    return frozenset(_divided(text)[1])
 
 
-def generator(seed: int, epoch: int, sample_id: str) -> np.random.Generator:
-    """The random numbers of one sample in one epoch: the same on every machine and in any worker (15 microseconds)."""
-    digest = hashlib.blake2b(_key(seed, epoch, sample_id), digest_size=16).digest()
-    return np.random.Generator(np.random.Philox(int.from_bytes(digest, "little")))
+def is_auto(text: str) -> bool:
+    """True where ``text`` leaves the preset to Snellen."""
+    return _divided(text)[0] == "auto"
 
 
-def _keyed_uniforms(seed: int, epoch: int, sample_ids: Sequence[str], purpose: str, count: int) -> Floats:
-    """[B, count] numbers in [0, 1), 32 bits each, straight from a hash of each key."""
-    prefix = purpose.encode() + b":"
-    keys = (prefix + _key(seed, epoch, sample_id) for sample_id in sample_ids)
-    bits = b"".join(hashlib.shake_128(key).digest(4 * count) for key in keys)
-    return np.frombuffer(bits, "<u4").reshape(-1, count) * 2.0**-32
+_PRESETS = ("auto", "none", "photos", "tiny", *get_args(Policy)[1:])
 
 
-def geometry(
-    settings: Augmentation, rng: np.random.Generator, in_size: Size, out_size: Size, *, fit: Fit = "crop"
-) -> Matrix:
-    """Everything that moves pixels, as one matrix [3, 3] from an image of ``in_size`` to one of ``out_size``.
-
-    fit is how evaluation brings an image to ``out_size``, so that training sees things in the same proportions:
-    "crop" cuts with the output's aspect ratio, "squash" with the image's own. With nothing to vary the matrix is that
-    of ``core.geometry.center_crop`` (to the rounding of whole pixels) or ``squash``.
-    The same count of numbers is drawn whatever the settings, so that switching one on leaves the others as they were.
-    """
-    (matrix,) = _matrices(settings, rng.random((1, _GEOMETRY_DRAWS)), in_size, out_size, fit)
-    return np.asarray(matrix, np.float64)
+def _preset(name: str, tiny: bool) -> Augmentation:
+    if name == "none":
+        return Augmentation.none()
+    if name == "tiny" or (name != "photos" and tiny):
+        settings = Augmentation.for_tiny_images()
+    else:
+        settings = Augmentation.for_photos()
+    if name in get_args(Policy):  # a policy brings its own colours
+        settings = replace(settings, brightness=0.0, contrast=0.0, saturation=0.0, policy=cast(Policy, name))
+    return settings
 
 
-def geometry_batch(
-    settings: Augmentation,
-    seed: int,
-    epoch: int,
-    sample_ids: Sequence[str],
-    in_size: Size,
-    out_size: Size,
-    *,
-    fit: Fit = "crop",
-) -> Matrix:
-    """``geometry`` for samples of one size at once -> matrices [B, 3, 3]; each depends on its own key only."""
-    draws = _keyed_uniforms(seed, epoch, sample_ids, "geometry", _GEOMETRY_DRAWS)
-    return _matrices(settings, draws, in_size, out_size, fit)
+def _divided(text: str) -> tuple[str, dict[str, str]]:
+    """(preset, overrides) of a line of settings."""
+    parts = [part.strip() for part in text.split(",")]
+    preset = "auto" if "=" in parts[0] else parts.pop(0)
+    if preset not in _PRESETS:
+        raise ConfigError(f"augment = '{preset}' is not known{did_you_mean(preset, _PRESETS)}")
+    names = [field.name for field in fields(Augmentation)]
+    overrides: dict[str, str] = {}
+    for part in parts:
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise ConfigError(f"augment: '{part}' is no setting: after the preset write name=value, like hflip=0.5")
+        if name not in names:
+            raise ConfigError(f"augment: '{name}' is not known{did_you_mean(name, names)}")
+        if name in overrides:
+            raise ConfigError(f"augment: '{name}' is given twice: {overrides[name]} and {value}; leave one out")
+        overrides[name] = value
+    return preset, overrides
 
 
-def _matrices(settings: Augmentation, draws: Floats, in_size: Size, out_size: Size, fit: Fit) -> Matrix:
-    """draws [B, 10] in [0, 1) -> [B, 3, 3]."""
-    hflip, vflip, area, aspect, x, y, turn, lean, shift_x, shift_y = draws.T
-    width, height = out_size
-    centre = (width / 2, height / 2)
-    steps = [
-        crop_resize(_crops(settings, area, aspect, x, y, in_size, out_size if fit == "crop" else in_size), out_size)
-    ]
-    if settings.hflip or settings.vflip:
-        steps.append(scaling(np.where(hflip < settings.hflip, -1, 1), np.where(vflip < settings.vflip, -1, 1), centre))
-    if settings.shear_degrees:
-        steps.append(shear(_either_way(lean, settings.shear_degrees), about=centre))
-    if settings.rotate_degrees:
-        steps.append(rotation(_either_way(turn, settings.rotate_degrees), about=centre))
-    if settings.translate:
-        most = settings.translate
-        steps.append(translation(_either_way(shift_x, most * width), _either_way(shift_y, most * height)))
-    return compose(*steps)
-
-
-def _either_way(draw: Floats, most: float) -> Floats:
-    return (2.0 * draw - 1.0) * most
-
-
-def _crops(
-    settings: Augmentation, area: Floats, aspect: Floats, x: Floats, y: Floats, in_size: Size, shape: Size
-) -> Floats:
-    """Boxes [B, 4] inside the image with about the aspect ratio of ``shape``.
-
-    torchvision draws area and aspect until the box fits, and gives up after 10 times. Drawing the aspect first and
-    then the area among those that fit needs no second try.
-    """
-    low, high = np.log(settings.aspect)
-    ratio = shape[0] / shape[1] * np.exp(low + aspect * (high - low))
-    widest = np.minimum(in_size[0], in_size[1] * ratio)  # the largest box of this ratio
-    largest = widest * widest / ratio / prod(in_size)
-    most = np.minimum(settings.area[1], largest)
-    least = np.minimum(settings.area[0], most)
-    kept = np.sqrt((least + area * (most - least)) / largest)
-    crop_width, crop_height = widest * kept, widest / ratio * kept
-    if settings.area[0] == 1.0:  # nothing is to be cropped but what does not fit: keep the middle
-        x = y = np.full_like(area, 0.5)
-    left, top = x * (in_size[0] - crop_width), y * (in_size[1] - crop_height)
-    return np.stack([left, top, left + crop_width, top + crop_height], axis=1)
-
-
-def photometric(settings: Augmentation, rng: np.random.Generator, image: Pixels, *, fill: Colour = FILL) -> Pixels:
-    """image uint8 [H, W, 3] -> the same shape with other colours, perhaps with a square blanked to ``fill``.
-
-    Takes the warped image, which is small. Returns ``image`` itself when there is nothing to do.
-    """
-    draws = rng.random((1, _COLOUR_DRAWS))
-    if settings.recolours:
-        picture = Image.fromarray(image)
-        mean = np.array(picture.reduce(picture.size).getpixel((0, 0)), np.float64)  # 30 times as fast as numpy's mean
-        matrix = _colour_matrices(settings, draws, mean[None])[0]
-        image = np.array(picture.convert("RGB", tuple(matrix.ravel().tolist())))
-    if draws[0, 5] < settings.erase:
-        left, top, right, bottom = _erased(draws, (image.shape[1], image.shape[0]))[0]
-        image = image.copy()
-        image[top:bottom, left:right] = fill
-    return image
-
-
-def photometric_batch(
-    settings: Augmentation,
-    seed: int,
-    epoch: int,
-    sample_ids: Sequence[str],
-    images: torch.Tensor,
-    *,
-    fill: Colour = FILL,
-) -> torch.Tensor:
-    """``photometric`` for images uint8 [B, 3, H, W] at once; never changes them in place."""
-    import torch
-
-    draws = _keyed_uniforms(seed, epoch, sample_ids, "colour", _COLOUR_DRAWS)
-    height, width = images.shape[2:]
-    if settings.recolours:
-        pixels = images.flatten(2).float()  # [B, 3, H * W]
-        means = pixels.mean(dim=2).cpu().numpy().astype(np.float64)
-        matrices = torch.from_numpy(_colour_matrices(settings, draws, means)).float().to(images.device)
-        pixels = torch.baddbmm(matrices[:, :, 3:], matrices[:, :, :3], pixels)
-        images = pixels.round_().clamp_(0, 255).to(torch.uint8).view(-1, 3, height, width)
-    chosen = np.flatnonzero(draws[:, 5] < settings.erase)
-    if len(chosen):
-        images = images.clone()
-        colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(3, 1, 1)
-        for index, (left, top, right, bottom) in zip(chosen, _erased(draws[chosen], (width, height)), strict=True):
-            images[index, :, top:bottom, left:right] = colour
-    return images
-
-
-def _colour_matrices(settings: Augmentation, draws: Floats, means: Floats) -> Floats:
-    """draws [B, 8], mean colours [B, 3] -> matrices [B, 3, 4] on (R, G, B, 1), 0..255.
-
-    In the order brightness, contrast, saturation, hue, grey; each as Pillow's ImageEnhance and torchvision define it,
-    but hue, which is a turn of the chroma plane of YIQ and keeps the luma (they turn HSV, which is not linear).
-    """
-    brightness = 1.0 + _either_way(draws[:, 0], settings.brightness)
-    contrast = 1.0 + _either_way(draws[:, 1], settings.contrast)
-    saturation = np.where(draws[:, 4] < settings.grayscale, 0.0, 1.0 + _either_way(draws[:, 2], settings.saturation))
-    angle = 2.0 * np.pi * _either_way(draws[:, 3], settings.hue)
-    chroma = np.zeros((len(draws), 3, 3))
-    chroma[:, 0, 0] = 1.0
-    chroma[:, 1, 1] = chroma[:, 2, 2] = saturation * np.cos(angle)
-    chroma[:, 2, 1] = saturation * np.sin(angle)
-    chroma[:, 1, 2] = -chroma[:, 2, 1]
-    linear = _YIQ_TO_RGB @ chroma @ _RGB_TO_YIQ
-    # Contrast pulls towards the image's mean grey, which saturation and hue leave as it is.
-    offset = (1.0 - contrast) * brightness * (means @ _LUMA)
-    return np.concatenate(
-        [(brightness * contrast)[:, None, None] * linear, np.tile(offset[:, None, None], (1, 3, 1))], axis=2
-    )
-
-
-def _erased(draws: Floats, size: Size) -> npt.NDArray[np.int64]:
-    """draws [B, 8] -> squares [B, 4] (left, top, right, bottom) whose centre is anywhere, cut at the image's edge."""
-    half = np.sqrt(_ERASED_AREA * prod(size)) / 2
-    corners = draws[:, [6, 7]] * size
-    box = np.concatenate([corners - half, corners + half], axis=1)
-    return np.clip(np.round(box), 0, [*size, *size]).astype(np.int64)
+def _value(name: str, text: str) -> Any:
+    if name == "policy":
+        return text
+    try:
+        numbers = [float(number) for number in text.split("..")]
+    except ValueError:
+        numbers = []
+    if name in _RANGES:
+        if len(numbers) != 2:
+            (least, most), _ = _RANGES[name]
+            within = f"within {least:g} to {most:g}" if most < inf else "above 0"
+            raise ConfigError(f"augment: {name} = '{text}' is no range: write two numbers {within} as {name}=0.5..1")
+        return tuple(numbers)
+    if len(numbers) != 1:
+        least, most = _LIMITS[name]
+        raise ConfigError(f"augment: {name} = '{text}' is no number: give one between {least:g} and {most:g}")
+    return int(numbers[0]) if name == "operations" and numbers[0].is_integer() else numbers[0]

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snellen.core.plan import Plan
 from snellen.core.record import Record
 from snellen.core.sample import Batch
-from snellen.core.seeds import keyed_permutation
-from snellen.data import augment
+from snellen.data.augment import Augmentation
+from snellen.data.mixing import mix
+from snellen.data.placement import Fit
+from snellen.data.sampling import copy_numbers, epoch_order
 from snellen.data.store import ImageStore
-from snellen.data.warp import warp_batch, warp_image
+from snellen.data.variants import vary, vary_batch
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +47,31 @@ class ImageSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """How training images are varied. ``by_batch``: tiny images of one size, a whole batch at a time."""
+    """How training images are varied, and which an epoch visits.
 
-    augmentation: augment.Augmentation
+    by_batch  tiny images of one size, a whole batch at a time
+    sampling  of data.sampling.SAMPLINGS
+    mixup, cutmix  of data.mixing.mix; 0 is off
+    """
+
+    augmentation: Augmentation
     by_batch: bool
     seed: int
+    sampling: str = "as is"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    @classmethod
+    def of(cls, plan: Plan) -> Variation:
+        """What ``plan`` says."""
+        return cls(
+            augmentation=Augmentation(**plan.augmentation),
+            by_batch=plan.vary_by_batch,
+            seed=plan.seed,
+            sampling=plan.sampling,
+            mixup=plan.mixup,
+            cutmix=plan.cutmix,
+        )
 
 
 def evaluation_batches(images: ImageSet, batch_size: int, workers: int) -> Iterator[Batch[Any]]:
@@ -66,12 +89,16 @@ def steps_per_epoch(num_images: int, batch_size: int) -> int:
 def training_batches(
     images: ImageSet, variation: Variation, *, epoch: int, batch_size: int, workers: int, first: int = 0
 ) -> Iterator[Batch[Any]]:
-    """The batches of one epoch from number ``first`` on: every image at most once, in an order of its own."""
-    order = keyed_permutation(len(images), variation.seed, epoch)
+    """The batches of one epoch from number ``first`` on, in an order of its own.
+
+    Every image comes at most once, unless ``variation.sampling`` repeats it.
+    """
+    order = epoch_order(images.records, variation.sampling, variation.seed, epoch)
+    copies = copy_numbers(order)
     jobs = []
-    for step in range(first, steps_per_epoch(len(images), batch_size)):
-        chosen = order[step * batch_size : (step + 1) * batch_size]
-        jobs.append(_Job(images, [int(i) for i in chosen], variation, epoch))
+    for step in range(first, steps_per_epoch(len(order), batch_size)):
+        there = slice(step * batch_size, (step + 1) * batch_size)
+        jobs.append(_Job(images, order[there].tolist(), variation, epoch, step, copies[there].tolist()))
     return _ahead(jobs, workers)
 
 
@@ -81,40 +108,43 @@ class _Job:
     chosen: Sequence[int]
     variation: Variation | None = None
     epoch: int = 0
+    step: int = 0
+    copies: Sequence[int] = ()
 
     def run(self) -> Batch[Any]:
         records = [self.images.records[i] for i in self.chosen]
         targets = [self.images.targets[i] for i in self.chosen]
-        store = self.images.store
+        ids = [record.id for record in records]
         if self.variation is None:
-            pixels = stack([store.prepared(record) for record in records])
-        elif self.variation.by_batch:
-            pixels = _vary_batch(self.variation, self.epoch, records, store)
-        else:
-            pixels = stack([_vary(self.variation, self.epoch, record, store) for record in records])
-        return Batch(images=pixels, targets=targets, ids=[record.id for record in records])
+            prepared = [self.images.store.prepared(record) for record in records]
+            return Batch(images=stack(prepared), targets=targets, ids=ids)
+        pixels = _varied(self.variation, self.epoch, records, self._keys(records), self.images.store)
+        return mix(
+            Batch(images=pixels, targets=targets, ids=ids),
+            mixup=self.variation.mixup,
+            cutmix=self.variation.cutmix,
+            seed=self.variation.seed,
+            epoch=self.epoch,
+            step=self.step,
+        )
+
+    def _keys(self, records: Sequence[Record]) -> list[str]:
+        """What each image's randomness follows from: an image that comes again is varied differently."""
+        return [f"{record.id}\n{n}" if n else record.id for record, n in zip(records, self.copies, strict=True)]
 
 
-def _vary(variation: Variation, epoch: int, record: Record, store: ImageStore) -> np.ndarray:
-    """One warp and one colour matrix."""
-    source = store.source(record)
-    rng = augment.generator(variation.seed, epoch, record.id)
+def _varied(
+    variation: Variation, epoch: int, records: Sequence[Record], keys: Sequence[str], store: ImageStore
+) -> torch.Tensor:
+    """A variant of each image, uint8 [n, 3, h, w]."""
     size = store.preprocessing.input_size
-    matrix = augment.geometry(variation.augmentation, rng, (source.shape[1], source.shape[0]), size, fit=_fit(store))
-    return augment.photometric(variation.augmentation, rng, warp_image(source, matrix, size))
-
-
-def _fit(store: ImageStore) -> augment.Fit:
-    return "squash" if store.preprocessing.fit == "squash" else "crop"
-
-
-def _vary_batch(variation: Variation, epoch: int, records: Sequence[Record], store: ImageStore) -> torch.Tensor:
-    size = store.preprocessing.input_size
-    ids = [record.id for record in records]
-    key = (variation.seed, epoch, ids)
-    matrices = augment.geometry_batch(variation.augmentation, *key, size, size, fit=_fit(store))
-    images = warp_batch(stack([store.prepared(record) for record in records]), matrices, size)
-    return augment.photometric_batch(variation.augmentation, *key, images)
+    fit: Fit = "squash" if store.preprocessing.fit == "squash" else "crop"
+    settings, seed = variation.augmentation, variation.seed
+    if variation.by_batch:
+        images = stack([store.prepared(record) for record in records])
+        return vary_batch(settings, seed, epoch, keys, images, size, fit=fit)
+    keyed = zip(keys, records, strict=True)
+    return stack([vary(settings, seed, epoch, key, store.source(record), size, fit=fit) for key, record in keyed])
 
 
 def stack(images: Sequence[np.ndarray]) -> torch.Tensor:

@@ -15,7 +15,7 @@ Origin = Literal["user", "snellen"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One image: its id, class names, side, group, duplicate cluster (the smallest id in it), and file hash."""
+    """One image: its id, class names or numbers, side, group, duplicate cluster (the smallest id in it), file hash."""
 
     id: str
     labels: tuple[str, ...]
@@ -23,6 +23,13 @@ class Row:
     group: str | None = None
     cluster: str | None = None
     sha256: str | None = None
+    values: tuple[float, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Without ``values`` where there are none: the digest of data of classes is what it was before there were."""
+        fields = {**asdict(self), "labels": list(self.labels)}
+        values = fields.pop("values")
+        return fields if values is None else {**fields, "values": list(values)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +37,7 @@ class Manifest:
     """A split of the data.
 
     rows       sorted by id
-    classes    every class name, in the order of the class indices
+    classes    every class name, in the order of the class indices; of rows with values the names of these
     fractions  asked for train, val and test
     origin     'user' when the sides came with the data, all or some; 'snellen' otherwise
     reasons    sentences, to be printed
@@ -47,6 +54,19 @@ class Manifest:
     def ids(self, split: Split) -> list[str]:
         """The ids of one side's images, sorted."""
         return [row.id for row in self.rows if row.split == split]
+
+    @property
+    def numeric(self) -> bool:
+        """True when the rows hold numbers instead of classes."""
+        return any(row.values is not None for row in self.rows)
+
+    @property
+    def question(self) -> str:
+        """What is asked of each image: ``of 2 classes``, or ``with a number each: age``."""
+        if self.numeric:
+            num = "a number" if len(self.classes) == 1 else f"{len(self.classes)} numbers"
+            return f"with {num} each: {', '.join(self.classes[:5])}{', ...' if len(self.classes) > 5 else ''}"
+        return f"of {len(self.classes)} classes"
 
     @property
     def digest(self) -> str:
@@ -67,7 +87,7 @@ class Manifest:
             "multi_label": self.multi_label,
             "classes": list(self.classes),
             "reasons": list(self.reasons),
-            "rows": [{**asdict(row), "labels": list(row.labels)} for row in self.rows],
+            "rows": [row.to_json() for row in self.rows],
         }
 
     @classmethod
@@ -85,7 +105,9 @@ class Manifest:
 
 
 def _rows(rows: Iterable[Mapping[str, Any]]) -> Iterable[Row]:
-    return (Row(**{**fields, "labels": tuple(fields["labels"])}) for fields in rows)
+    for fields in rows:
+        values = fields.get("values")
+        yield Row(**{**fields, "labels": tuple(fields["labels"]), "values": None if values is None else tuple(values)})
 
 
 def _sha256(text: str) -> str:

@@ -2,16 +2,19 @@
 
 Images that are duplicates of each other, or of one group, form a unit; units are dealt out whole by iterative
 stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011): the class with the fewest units left is dealt first,
-each unit to the side that still wants that class most. For single-label data that is ordinary stratification.
+each unit to the side that still wants that class most. For single-label data that is ordinary stratification; where
+the images have numbers instead of classes, the tenths of one of them stand in for classes.
 
 Every choice follows from the seed and the ids: the order of the listing changes nothing.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from snellen.core.errors import DataError
 from snellen.core.record import SPLITS, Record, Split
@@ -20,7 +23,10 @@ from snellen.data.duplicates import Duplicate, clusters, link, root
 from snellen.data.manifest import Manifest, Row
 
 Fractions = tuple[float, float, float]
+SideT = TypeVar("SideT", bound=Hashable)
 _UNLABELLED = ""  # stands for "no label" in multi-label data; no class can have this name
+_MOST_STRATA = 10  # parts of equal size that a number is divided into
+_FEWEST_IN_STRATUM = 5  # images: with fewer, rounding leaves no side its share
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ def split(
     taken from train; with train only, val and test are.
 
     Raises DataError when the fractions make no sense, a single-label record has no single label, only some records name
-    a side, train or val would be empty, or train would hold fewer than two classes of single-label data.
+    a side, train or val would be empty, or train would hold fewer than two classes of single-label data, or a number
+    that never changes.
     """
     _check(records, fractions, multi_label)
     records = sorted(records, key=lambda record: record.id)
@@ -68,7 +75,9 @@ def split(
         image_id: members[0] for members in clusters((record.id for record in records), pairs) for image_id in members
     }
     given = _given_sides(records)
-    side_of, reasons = _sides(records, _units_from(group_of, cluster_of), fractions, seed, given)
+    names = tuple(classes) if classes is not None else _classes(records)
+    dealt, by = _strata(records, names)
+    side_of, reasons = _sides(dealt, by, _units_from(group_of, cluster_of.items()), fractions, seed, given)
     rows = tuple(
         Row(
             id=record.id,
@@ -77,20 +86,38 @@ def split(
             group=group_of[record.id],
             cluster=cluster_of.get(record.id),
             sha256=(sha256 or {}).get(record.id),
+            values=record.values,
         )
         for record in records
     )
     manifest = Manifest(
         rows=rows,
-        classes=tuple(classes) if classes is not None else _classes(records),
+        classes=names,
         multi_label=multi_label,
         seed=seed,
         fractions=fractions,
         origin="user" if given else "snellen",
-        reasons=(*reasons, *_kept_together(rows, given), *_rare_classes(rows, given)),
+        reasons=(*reasons, *kept_together(rows, given), *_rare_classes(rows, given)),
     )
-    _check_sides(manifest)
+    check_sides(manifest)
     return manifest
+
+
+def deal(
+    records: Sequence[Record],
+    classes: Sequence[str],
+    pairs: Iterable[tuple[str, str]],
+    shares: Mapping[SideT, float],
+    seed: int,
+) -> dict[str, SideT]:
+    """The side of every image by id, as ``split`` chooses it: ``shares`` of the images go to each side.
+
+    pairs    ids that must not part; nor do the records of a group
+    classes  or the names of the records' values
+    """
+    stratified, _ = _strata(records, classes)
+    unit_of = _units_from({record.id: record.group for record in records}, pairs)
+    return _deal(_units(sorted(stratified, key=lambda record: record.id), unit_of), shares, seed)
 
 
 def leaks(manifest: Manifest, pairs: Iterable[Duplicate]) -> list[Duplicate]:
@@ -116,6 +143,8 @@ def _check(records: Sequence[Record], fractions: Fractions, multi_label: bool) -
     if len({record.id for record in records}) < len(records):
         (image_id, _), *_ = Counter(record.id for record in records).most_common(1)
         raise DataError(f"{image_id} is listed more than once: every image needs an id of its own")
+    if any(record.values is not None for record in records):
+        return
     unclear = next((record for record in records if not multi_label and len(record.labels) != 1), None)
     if unclear is not None:
         raise DataError(
@@ -137,8 +166,31 @@ def _given_sides(records: Sequence[Record]) -> frozenset[Split]:
     return given
 
 
+def _strata(records: Sequence[Record], names: Sequence[str]) -> tuple[list[Record], str]:
+    """The records with what they are dealt by as labels (classes, or the part of the range that a number is in), and
+    what that is in words.
+
+    Of several numbers it is the one with most different values, the first of equals. Equal values never part.
+    """
+    numbers = {record.id: record.values for record in records if record.values is not None}
+    if not numbers:
+        return list(records), "class"
+    columns = list(zip(*numbers.values(), strict=True))
+    most = max(range(len(columns)), key=lambda i: len(set(columns[i])))
+    ordered = sorted(columns[most])
+    parts = max(1, min(_MOST_STRATA, len(ordered) // _FEWEST_IN_STRATUM))
+    edges = sorted({ordered[len(ordered) * part // parts] for part in range(1, parts)})
+    strata = {image_id: f"part {bisect_left(edges, values[most])}" for image_id, values in numbers.items()}
+    return [replace(record, labels=(strata[record.id],)) for record in records], f"{names[most]} (in equal parts)"
+
+
 def _sides(
-    records: Sequence[Record], unit_of: Mapping[str, str], fractions: Fractions, seed: int, given: frozenset[Split]
+    records: Sequence[Record],
+    by: str,
+    unit_of: Mapping[str, str],
+    fractions: Fractions,
+    seed: int,
+    given: frozenset[Split],
 ) -> tuple[dict[str, Split], list[str]]:
     """The side of every record by id, and sentences that say how it came about."""
     kept: dict[str, Split] = {record.id: record.split for record in records if record.split is not None}
@@ -152,7 +204,7 @@ def _sides(
     dealt = _deal(_units(free, unit_of), shares, seed)
     parts = ", ".join(f"{side} {100 * share:.0f} %" for side, share in shares.items())
     if not given:
-        reason = f"divided by class into {parts} with seed {seed}; duplicates and groups stay together"
+        reason = f"divided by {by} into {parts} with seed {seed}; duplicates and groups stay together"
     elif "test" in given:
         reason = f"the given test images are kept; val is taken from the given train images ({parts}, seed {seed})"
     else:
@@ -164,7 +216,7 @@ def _classes(records: Iterable[Record]) -> tuple[str, ...]:
     return tuple(sorted({label for record in records for label in record.labels}))
 
 
-def _kept_together(rows: Sequence[Row], given: frozenset[Split]) -> list[str]:
+def kept_together(rows: Sequence[Row], given: frozenset[Split]) -> list[str]:
     if given >= {"train", "val"}:
         return []
     sentences = []
@@ -190,13 +242,17 @@ def _rare_classes(rows: Sequence[Row], given: frozenset[Split]) -> list[str]:
     return [f"{len(alone)} {have} a single image, which cannot be divided and is in train ({names})"]
 
 
-def _check_sides(manifest: Manifest) -> None:
+def check_sides(manifest: Manifest) -> None:
+    """Raises DataError when train or val is empty, or train has nothing to tell apart."""
     for side in ("train", "val"):
         if not manifest.ids(side):
             raise DataError(
                 f"no {side} images among {len(manifest.rows)}: there are too few images, or too few groups of them, "
                 "to divide; add images, or give the split yourself"
             )
+    if manifest.numeric:
+        _check_values(manifest)
+        return
     known = {label for row in manifest.rows if row.split == "train" for label in row.labels}
     needed = 1 if manifest.multi_label else 2
     if len(known) < needed:
@@ -206,13 +262,23 @@ def _check_sides(manifest: Manifest) -> None:
         )
 
 
+def _check_values(manifest: Manifest) -> None:
+    train = [row.values for row in manifest.rows if row.split == "train" and row.values is not None]
+    for name, column in zip(manifest.classes, zip(*train, strict=True), strict=True):
+        if min(column) == max(column):
+            raise DataError(
+                f"every train image has the same '{name}', {column[0]:g}: there is nothing to learn; "
+                "give a column whose numbers differ"
+            )
+
+
 # ---- units
 
 
-def _units_from(group_of: Mapping[str, str | None], cluster_of: Mapping[str, str]) -> dict[str, str]:
+def _units_from(group_of: Mapping[str, str | None], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The unit's key (its smallest id) by record id: clusters and groups that touch are one unit."""
     parent = {image_id: image_id for image_id in group_of}
-    link(parent, cluster_of.items())
+    link(parent, pairs)
     first_of: dict[str, str] = {}
     for image_id, group in group_of.items():
         if group is not None:
@@ -234,7 +300,7 @@ def _units(records: Sequence[Record], unit_of: Mapping[str, str]) -> list[_Unit]
 # ---- dealing
 
 
-def _deal(units: Sequence[_Unit], shares: Mapping[Split, float], seed: int) -> dict[str, Split]:
+def _deal(units: Sequence[_Unit], shares: Mapping[SideT, float], seed: int) -> dict[str, SideT]:
     """The side of every image by id."""
     order = sorted(units, key=lambda unit: (-len(unit.ids), keyed_seed("split", seed, unit.key)))
     waiting: dict[str, list[_Unit]] = {}
@@ -259,21 +325,21 @@ def _deal(units: Sequence[_Unit], shares: Mapping[Split, float], seed: int) -> d
     return {image_id: table.side_of[unit.key] for unit in units for image_id in unit.ids}
 
 
-class _Table:
+class _Table(Generic[SideT]):
     """Who sits where while units are dealt, and what every side still wants of every class (in images)."""
 
-    def __init__(self, units: Sequence[_Unit], shares: Mapping[Split, float]) -> None:
+    def __init__(self, units: Sequence[_Unit], shares: Mapping[SideT, float]) -> None:
         self.sides = list(shares)
-        self.side_of: dict[str, Split] = {}
+        self.side_of: dict[str, SideT] = {}
         totals: Counter[str] = Counter()
         for unit in units:
             totals.update(unit.counts)
         self.wants = {side: {label: share * n for label, n in totals.items()} for side, share in shares.items()}
         self.room = {side: share * sum(len(unit.ids) for unit in units) for side, share in shares.items()}
         self.carried = dict.fromkeys(self.sides, 0.0)
-        self.holds: dict[Split, Counter[str]] = {side: Counter() for side in self.sides}
+        self.holds: dict[SideT, Counter[str]] = {side: Counter() for side in self.sides}
 
-    def put(self, unit: _Unit, side: Split) -> None:
+    def put(self, unit: _Unit, side: SideT) -> None:
         self.side_of[unit.key] = side
         self.room[side] -= len(unit.ids)
         for label, count in unit.counts.items():
@@ -287,11 +353,11 @@ class _Table:
             self.wants[side][label] += count
             self.holds[side][label] -= 1
 
-    def neediest(self, label: str) -> Split:
+    def neediest(self, label: str) -> SideT:
         """The side that wants the class most. Up to half an image of earlier rounding decides what a fraction would:
         without it every class of nine would round the same way, and the sides' sizes drift."""
 
-        def need(side: Split) -> tuple[float, float]:
+        def need(side: SideT) -> tuple[float, float]:
             return self.wants[side][label] + min(0.5, max(-0.5, self.carried[side])), self.room[side]
 
         return max(self.sides, key=need)

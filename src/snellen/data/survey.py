@@ -14,6 +14,7 @@ from snellen.core.errors import ConfigError, DataError, ImageError
 from snellen.core.record import LeftOut, Listing, Record, Split
 from snellen.data import formats, samples
 from snellen.data.duplicates import Duplicate, find_duplicates
+from snellen.data.folds import take_fold
 from snellen.data.groups import find_groups
 from snellen.data.image import read_header
 from snellen.data.manifest import Manifest
@@ -47,19 +48,23 @@ class Survey:
         return [self.records[row.id] for row in self.manifest.rows if row.split == name]
 
 
-def read_listing(config: Config, cache: Path) -> tuple[str, Listing]:
-    """The data's short name, and what its format found. Raises DataError."""
-    multi_label = {"auto": None, "classification": False, "multilabel": True}[config.task]
+def read_listing(config: Config, cache: Path, console: Console | None = None) -> tuple[str, Listing]:
+    """The data's short name, and what its format found; ``console`` is told a sample's licence. Raises DataError."""
+    multi_label = {"auto": None, "multilabel": True}.get(config.task, False)
+    numeric = {"auto": None, "regression": True}.get(config.task, False)
     if config.data.startswith(SAMPLE_PREFIX):
         name = config.data.removeprefix(SAMPLE_PREFIX)
-        return name, formats.read(samples.sample(name, cache), multi_label=multi_label)
-    listing = formats.read(config.data, images=config.images, multi_label=multi_label)
+        folder = samples.sample(name, cache, console)
+        return name, formats.read(folder, multi_label=multi_label, numeric=numeric)
+    listing = formats.read(config.data, images=config.images, multi_label=multi_label, numeric=numeric)
     return Path(config.data).resolve().stem, listing
 
 
 def task_of(config: Config, listing: Listing) -> str:
     if config.task != "auto":
         return config.task
+    if listing.numeric:
+        return "regression"
     return "multilabel" if listing.multi_label else "classification"
 
 
@@ -108,6 +113,8 @@ def survey(
         classes=listing.classes,
         multi_label=listing.multi_label,
     )
+    if config.folds is not None and config.fold is not None:
+        manifest = take_fold(manifest, config.folds, config.fold)
     return Survey(
         name=name,
         listing=listing,
@@ -116,7 +123,7 @@ def survey(
         left_out=[*listing.left_out, *scanned.left_out],
         pairs=pairs,
         manifest=manifest,
-        notes=[*notes, *manifest.reasons],
+        notes=[*listing.notes, *notes, *manifest.reasons],
     )
 
 

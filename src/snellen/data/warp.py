@@ -1,4 +1,4 @@
-"""The one resampling: an image, a mask or a batch of tiny images through one matrix.
+"""The one resampling: an image, a mask or a batch of tiny images through one matrix, and a smooth field after it.
 
 Training, evaluation, prediction and serving all come through here. ``core.geometry`` holds the conventions: a matrix
 maps input to output pixel coordinates, pixel centres are at +0.5, and size is (width, height).
@@ -28,6 +28,7 @@ from snellen.core.geometry import (
     translation,
     vflip,
 )
+from snellen.data.elastic import ElasticField, pixel_centres
 
 if TYPE_CHECKING:
     import torch
@@ -41,16 +42,20 @@ MAX_BILINEAR_SHRINK = sqrt(2.0)  # see _shrink_first
 _SWAP_AXES = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
-def warp_image(image: Pixels, matrix: Matrix, size: Size, *, fill: Colour = FILL) -> Pixels:
-    """image uint8 [H, W, 3] through ``matrix`` -> uint8 [height, width, 3] of ``size``, bilinear, antialiased.
+def warp_image(
+    image: Pixels, matrix: Matrix, size: Size, *, fill: Colour = FILL, field: ElasticField | None = None
+) -> Pixels:
+    """image uint8 [H, W, 3] through ``matrix`` and ``field`` -> uint8 [height, width, 3] of ``size``, antialiased.
 
     Scale, crop, shift, flips and quarter turns are Pillow's antialiased BILINEAR resize with a fractional box. Under a
     ``squash`` or ``center_crop`` matrix that is the resize of the whole image followed by a crop of whole pixels.
-    Other matrices shrink first where they shrink, then sample once. Perspective is shrunk by what it does at the
-    middle of the output, so its far end may alias.
+    Other matrices shrink first where they shrink, then sample once, bilinearly. Perspective is shrunk by what it does
+    at the middle of the output, so its far end may alias; what a field shrinks here and there may alias as well.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"an image is uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+    if field is not None:
+        return _sample_bent(image, matrix, field, size, fill)
     if is_axis_aligned(matrix):
         return _resize_box(image, matrix, size, fill)
     return _sample(image, matrix, size, fill)
@@ -143,6 +148,61 @@ def _sample(image: Pixels, matrix: Matrix, size: Size, fill: Colour) -> Pixels:
     return np.array(out)
 
 
+def _sample_bent(image: Pixels, matrix: Matrix, field: ElasticField, size: Size, fill: Colour) -> Pixels:
+    """Of the ways to sample anywhere, torch's is the fastest: a sixth of the time of SciPy's ``map_coordinates``."""
+    import torch
+
+    back = invert(matrix)
+    points = field.moved_pixels(size)
+    origin = _mapped(back, points)
+    shrink_x, shrink_y = _shrink_at(matrix, *map_points(back, (size[0] / 2, size[1] / 2)))
+    margin = ceil(2 * max(shrink_x, shrink_y)) + 2
+    x, y = origin[..., 0], origin[..., 1]
+    extremes = np.array([(x.min(), y.min()), (x.max(), y.max())])  # 10 times as fast as along two axes at once
+    piece, (left, top) = _piece_around(image, extremes, margin)
+    if piece.size == 0:
+        return _filled(size, fill)
+    small, to_small = _shrink_first(Image.fromarray(piece), shrink_x, shrink_y)
+    grid = _mapped(compose(back, translation(-left, -top), to_small, _to_grid(small.size)), points)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None]
+    return _sample_grid(pixels, torch.from_numpy(grid)[None], fill)[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def _mapped(matrices: Matrix, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``map_points`` for a matrix [3, 3] or a stack [B, 3, 3] and points [(B,) height, width, 2], in half the bits."""
+    affine = is_affine(matrices)
+    entries = (matrices / matrices[..., 2:, 2:] if affine else matrices).astype(np.float32)[..., None, None]
+    x, y = points[..., 0], points[..., 1]
+
+    def row(number: int) -> npt.NDArray[np.float32]:
+        a, b, c = entries[..., number, 0, :, :], entries[..., number, 1, :, :], entries[..., number, 2, :, :]
+        return np.asarray(a * x + b * y + c, np.float32)
+
+    if affine:
+        return np.stack([row(0), row(1)], axis=-1)
+    depth = row(2)
+    if not depth.min() > 0.0:
+        raise ValueError("a point lies beyond the horizon of the perspective (or is not a number)")
+    return np.stack([row(0) / depth, row(1) / depth], axis=-1)
+
+
+def _to_grid(size: Size) -> Matrix:
+    """From pixels to ``grid_sample``'s coordinates: from -1 to 1 over the image, edge to edge (align_corners=False)."""
+    return compose(crop_resize((0, 0, *size), (2, 2)), translation(-1, -1))
+
+
+def _sample_grid(images: torch.Tensor, grid: torch.Tensor, fill: Colour) -> torch.Tensor:
+    """images uint8 [B, 3, H, W] at grid [B, height, width, 2] -> uint8 [B, 3, height, width], bilinear."""
+    import torch
+    from torch.nn import functional
+
+    sampled = functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    out = sampled.round_().to(torch.uint8)  # border padding keeps it within 0..255
+    outside = (grid.abs().amax(dim=-1) > 1.0).unsqueeze(1)
+    colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, 3, 1, 1)
+    return torch.where(outside, colour, out)
+
+
 def _shrink_at(matrix: Matrix, x: float, y: float) -> tuple[float, float]:
     """How many input pixels along x, and along y, go into one output pixel near the input point (x, y)."""
     u, v, depth = matrix @ (x, y, 1.0)
@@ -173,58 +233,77 @@ def _shrink_first(source: Image.Image, shrink_x: float, shrink_y: float) -> tupl
     return (source if small == source.size else source.resize(small, Image.Resampling.BILINEAR)), to_small
 
 
-def warp_mask(mask: npt.NDArray[Any], matrix: Matrix, size: Size, *, ignore: int) -> npt.NDArray[Any]:
-    """mask [H, W] of integers through ``matrix`` -> [height, width], the same dtype.
+def warp_mask(
+    mask: npt.NDArray[Any], matrix: Matrix, size: Size, *, ignore: int, field: ElasticField | None = None
+) -> npt.NDArray[Any]:
+    """mask [H, W] of integers through ``matrix`` and ``field`` -> [height, width], the same dtype.
 
     Each output pixel takes the value of the input pixel that its centre comes from ("nearest-exact"; the one to the
     right and below of an exact tie), or ``ignore`` from outside of the mask.
     """
     if mask.ndim != 2 or mask.dtype.kind not in "iub":
         raise ValueError(f"a mask is integers [H, W], got {mask.dtype} {list(mask.shape)}")
-    aligned = is_axis_aligned(matrix)
+    aligned = field is None and is_axis_aligned(matrix)
     if aligned:
         mask, matrix = _upright(mask, matrix)
     back = compose(invert(matrix), translation(1e-9, 1e-9))  # rounding must not move a tie to the left
     height, width = mask.shape
-    across, down = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
     if aligned:  # rows and columns are independent: w + h numbers instead of w x h
+        across, down = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
         columns = np.floor(back[0, 0] * across + back[0, 2]).astype(np.int64)[None, :]
         rows = np.floor(back[1, 1] * down + back[1, 2]).astype(np.int64)[:, None]
     else:
-        centres = np.floor(map_points(back, np.stack(np.meshgrid(across, down), axis=-1))).astype(np.int64)
-        columns, rows = centres[..., 0], centres[..., 1]
+        centres = pixel_centres(size) if field is None else field.moved_pixels(size)
+        origin = np.floor(map_points(back, centres)).astype(np.int64)
+        columns, rows = origin[..., 0], origin[..., 1]
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
     values = mask[np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)]
     return np.where(inside, values, np.asarray(ignore, mask.dtype))
 
 
-def warp_batch(images: torch.Tensor, matrices: Matrix, size: Size, *, fill: Colour = FILL) -> torch.Tensor:
+def warp_batch(
+    images: torch.Tensor, matrices: Matrix, size: Size, *, fill: Colour = FILL, fields: ElasticField | None = None
+) -> torch.Tensor:
     """images uint8 [B, 3, H, W] of one size, each through its matrix [B, 3, 3] -> uint8 [B, 3, height, width].
 
-    For tiny images, where a call for each of them would cost more than its pixels. Affine only, and there is no
-    antialiasing: a matrix that shrinks by more than sqrt(2) is a ValueError. A matrix that does not shrink gives what
-    ``warp_image`` gives, to rounding.
+    For tiny images, where a call for each of them would cost more than its pixels. ``fields`` is a stack, one an image.
+    A matrix that shrinks by more than sqrt(2) needs antialiasing, so its image goes through ``warp_image``.
+    The others come out as they would there, to rounding, unless they shrink.
     """
     import torch
-    from torch.nn import functional
 
     if images.ndim != 4 or images.dtype != torch.uint8 or matrices.shape != (len(images), 3, 3):
         got = f"{images.dtype} {list(images.shape)} and {list(matrices.shape)}"
         raise ValueError(f"a batch is uint8 [B, 3, H, W] with matrices [B, 3, 3], got {got}")
-    if not is_affine(matrices):
-        raise ValueError("a batch is warped by affine matrices, got one with perspective: use warp_image")
-    matrices = matrices / matrices[:, 2:, 2:]
-    shrink = 1.0 / np.linalg.svd(matrices[:, :2, :2], compute_uv=False).min(initial=1.0)
-    if shrink > MAX_BILINEAR_SHRINK + 1e-6:
-        raise ValueError(f"a matrix of the batch shrinks {shrink:.2f} times, the limit is 1.41: use warp_image")
-    height, width = images.shape[2:]
-    # grid_sample's coordinates run from -1 to 1 over the image, edge to edge (align_corners=False).
-    back = compose(crop_resize((-1, -1, 1, 1), size), invert(matrices), crop_resize((0, 0, width, height), (2, 2)))
-    back = compose(back, translation(-1, -1))
-    theta = torch.from_numpy(np.ascontiguousarray(back[:, :2])).float().to(images.device)
-    grid = functional.affine_grid(theta, [len(images), 3, size[1], size[0]], align_corners=False)
-    sampled = functional.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    out = sampled.round_().to(torch.uint8)  # border padding keeps it within 0..255
-    outside = (grid.abs().amax(dim=-1) > 1.0).unsqueeze(1)
-    colour = torch.tensor(fill, dtype=torch.uint8, device=images.device).view(1, 3, 1, 1)
-    return torch.where(outside, colour, out)
+    grid = _batch_grid(matrices, (images.shape[3], images.shape[2]), size, fields).to(images.device)
+    out = _sample_grid(images, grid, fill)
+    for i in np.flatnonzero(_most_shrunk(matrices, size) > MAX_BILINEAR_SHRINK + 1e-6):
+        image = np.ascontiguousarray(images[i].permute(1, 2, 0).cpu().numpy())
+        warped = warp_image(image, matrices[i], size, fill=fill, field=None if fields is None else fields[int(i)])
+        out[i] = torch.from_numpy(warped).permute(2, 0, 1).to(images.device)
+    return out
+
+
+def _batch_grid(matrices: Matrix, in_size: Size, out_size: Size, fields: ElasticField | None) -> torch.Tensor:
+    """Where each output pixel comes from, in ``grid_sample``'s coordinates, float32 [B, height, width, 2]."""
+    import torch
+    from torch.nn import functional
+
+    if fields is None and is_affine(matrices):
+        back = compose(invert(_to_grid(out_size)), invert(matrices), _to_grid(in_size))
+        theta = torch.from_numpy(np.ascontiguousarray(back[:, :2] / back[:, 2:, 2:])).float()
+        return functional.affine_grid(theta, [len(matrices), 3, out_size[1], out_size[0]], align_corners=False)
+    back = compose(invert(matrices), _to_grid(in_size))
+    points = pixel_centres(out_size) if fields is None else fields.moved_pixels(out_size)
+    return torch.from_numpy(_mapped(back, points))
+
+
+def _most_shrunk(matrices: Matrix, size: Size) -> npt.NDArray[np.float64]:
+    """How many input pixels go into one output pixel, in the direction in which they are most; [B].
+
+    As ``warp_image`` does, perspective is judged by what it does at the middle of the output.
+    """
+    back = invert(matrices)
+    u, v, depth = (back @ (size[0] / 2, size[1] / 2, 1.0)).T[..., None, None]
+    slopes = (back[:, :2, :2] - np.concatenate([u, v], axis=1) / depth * back[:, 2:, :2]) / depth
+    return np.asarray(np.linalg.norm(slopes, ord=2, axis=(1, 2)))

@@ -63,13 +63,14 @@ def figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: Any = _style()
+    style: Any = house_style()
     with rc_context(style):
         canvas = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         yield canvas, canvas.add_subplot()
 
 
-def _style() -> dict[str, Any]:
+def house_style() -> dict[str, Any]:
+    """Matplotlib's settings for everything that Snellen draws."""
     from matplotlib import rcParamsDefault
 
     inked = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor", "grid.color")

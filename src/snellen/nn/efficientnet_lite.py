@@ -51,12 +51,13 @@ class SeparableBlock(nn.Module):
         super().__init__()
         self.conv_dw = _conv(inputs, inputs, kernel, stride, groups=inputs)
         self.bn1 = nn.BatchNorm2d(inputs, eps=_EPS)
+        self.act1 = nn.ReLU6(inplace=True)
         self.conv_pw = _conv(inputs, outputs)
         self.bn2 = nn.BatchNorm2d(outputs, eps=_EPS)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = F.relu6(self.bn1(self.conv_dw(x)), inplace=True)
+        mixed = self.act1(self.bn1(self.conv_dw(x)))
         y: Tensor = self.bn2(self.conv_pw(mixed))
         return x + y if self.residual else y
 
@@ -69,15 +70,17 @@ class InvertedResidual(nn.Module):
         width = inputs * expansion
         self.conv_pw = _conv(inputs, width)
         self.bn1 = nn.BatchNorm2d(width, eps=_EPS)
+        self.act1 = nn.ReLU6(inplace=True)
         self.conv_dw = _conv(width, width, kernel, stride, groups=width)
         self.bn2 = nn.BatchNorm2d(width, eps=_EPS)
+        self.act2 = nn.ReLU6(inplace=True)
         self.conv_pwl = _conv(width, outputs)
         self.bn3 = nn.BatchNorm2d(outputs, eps=_EPS)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = F.relu6(self.bn1(self.conv_pw(x)), inplace=True)
-        wide = F.relu6(self.bn2(self.conv_dw(wide)), inplace=True)
+        wide = self.act1(self.bn1(self.conv_pw(x)))
+        wide = self.act2(self.bn2(self.conv_dw(wide)))
         y: Tensor = self.bn3(self.conv_pwl(wide))
         return x + y if self.residual else y
 
@@ -91,6 +94,7 @@ class EfficientNetLite0(nn.Module):
         super().__init__()
         self.conv_stem = _conv(3, 32, 3, 2)
         self.bn1 = nn.BatchNorm2d(32, eps=_EPS)
+        self.act1 = nn.ReLU6(inplace=True)
         stages, inputs = [], 32
         for kind, repeats, kernel, first_stride, expansion, outputs in _STAGES:
             block = SeparableBlock if kind == "separable" else InvertedResidual
@@ -102,9 +106,10 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.Sequential(*stages)
         self.conv_head = _conv(inputs, self.num_features)
         self.bn2 = nn.BatchNorm2d(self.num_features, eps=_EPS)
+        self.act2 = nn.ReLU6(inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = F.relu6(self.bn1(self.conv_stem(images)), inplace=True)
+        x = self.act1(self.bn1(self.conv_stem(images)))
         x = self.blocks(x)
-        x = F.relu6(self.bn2(self.conv_head(x)), inplace=True)
+        x = self.act2(self.bn2(self.conv_head(x)))
         return torch.flatten(F.adaptive_avg_pool2d(x, 1), 1)

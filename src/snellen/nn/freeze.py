@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from snellen.nn.stages import parameter_stages
+
 
 def set_trainable(module: nn.Module, trainable: bool) -> None:
     for parameter in module.parameters():
@@ -15,6 +17,14 @@ def freeze_batch_norms(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             set_trainable(part, False)
+
+
+def freeze_stages(backbone: nn.Module, count: int) -> None:
+    """The parameters of the first ``count`` stages stay as they are, and (through ``train_mode``) their statistics."""
+    stages = parameter_stages(backbone)
+    for name, parameter in backbone.named_parameters():
+        if stages[name] < count:
+            parameter.requires_grad_(False)
 
 
 def train_mode(model: nn.Module) -> None:

@@ -1,21 +1,23 @@
 """A linear classifier on frozen features: the baseline in seconds, and where the head starts from.
 
 Penalised maximum likelihood, solved to convergence by L-BFGS (Byrd et al. 1995, SciPy's). The strength of the penalty
-is chosen by cross-validated log loss; groups are never parted.
+is chosen by cross-validated log loss; groups are never parted. What is done about rare classes is done to the images
+that are fitted on, never to those that are held out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_seed
 
 # Penalties on the squared weights of standardised features, beside the mean loss; strongest first.
@@ -24,8 +26,9 @@ _FOLDS = 4
 _MAX_STEPS = 200
 _WORTH_THREADS = 4_000_000  # numbers in the feature matrix
 _MOST_FOR_CHOOSING = 2000  # images: the choice of a penalty gains nothing from more
+_NEIGHBOURS = 5  # between which SMOTE puts new images (Chawla et al. 2002)
 
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits [n, k], targets -> mean loss
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +41,84 @@ class LinearProbe:
     cross_validated_loss: float
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What models say of the images that they were fitted without, all at the ``penalty`` that suits best.
+
+    logits [n, k], and the mean loss of all; NaN where nothing could be held out
+    """
+
+    logits: Tensor
+    penalty: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """What is done about rare classes; the entries are those of the plan.
+
+    Over- and undersampling are both image weights here: that is what they come to over many epochs, as each epoch draws
+    other images. Only images that a model is fitted on are weighted or interpolated, after the folds are parted.
+    """
+
+    class_weights: tuple[float, ...] = ()
+    sampling: str = "as is"
+    smote: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan) -> Balance:
+        return cls(class_weights=plan.class_weights, sampling=plan.sampling, smote=plan.smote)
+
+
+AS_IT_IS = Balance()
+
+
 def fit_linear_probe(
-    features: Tensor, targets: Tensor, num_outputs: int, groups: Sequence[str], seed: int
+    features: Tensor,
+    targets: Tensor,
+    num_outputs: int,
+    groups: Sequence[str],
+    seed: int,
+    balance: Balance = AS_IT_IS,
 ) -> LinearProbe:
     """features float [n, d]; targets int64 [n] (one class each) or float [n, k] in 0..1 (independent labels)."""
+    with _few_threads(features):
+        chosen = np.flatnonzero(_sample(len(features), seed))
+        parted = _folds(groups, seed)[chosen]
+        best = _held_out(features[chosen], targets[chosen], num_outputs, parted, balance, seed)
+        weight, bias = _Problem(features, targets, num_outputs, balance, seed).solve(best.penalty)
+        return LinearProbe(weight, bias, best.penalty, best.loss)
+
+
+def cross_validated(
+    features: Tensor,
+    targets: Tensor,
+    num_outputs: int,
+    groups: Sequence[str],
+    seed: int,
+    balance: Balance = AS_IT_IS,
+) -> HeldOut:
+    """What probes say of the images that they were not fitted on; arguments as of ``fit_linear_probe``."""
+    with _few_threads(features):
+        return _held_out(features, targets, num_outputs, _folds(groups, seed), balance, seed)
+
+
+@contextmanager
+def _few_threads(features: Tensor) -> Iterator[None]:
+    """L-BFGS makes hundreds of tiny calls of torch and BLAS; on several threads they mostly wait for each other.
+
+    That is 5 ms a call instead of 0.1 on a busy machine. Matrices that are worth several threads get them.
+    """
     from threadpoolctl import threadpool_limits
 
-    # L-BFGS makes hundreds of tiny calls of torch and BLAS; on several threads they mostly wait for each other, 5 ms
-    # a call instead of 0.1 on a busy machine. Matrices that are worth several threads get them.
-    threads = torch.get_num_threads() if features.numel() > _WORTH_THREADS else 1
     before = torch.get_num_threads()
+    threads = before if features.numel() > _WORTH_THREADS else 1
     torch.set_num_threads(threads)
     try:
         with threadpool_limits(limits=threads, user_api="blas"):
-            return _fit_and_choose(features, targets, num_outputs, groups, seed)
+            yield
     finally:
         torch.set_num_threads(before)
-
-
-def _fit_and_choose(
-    features: Tensor, targets: Tensor, num_outputs: int, groups: Sequence[str], seed: int
-) -> LinearProbe:
-    loss: Loss = F.cross_entropy if targets.dim() == 1 else F.binary_cross_entropy_with_logits
-    folds = _folds(groups, seed)
-    chosen = np.flatnonzero(_sample(len(features), seed))
-    penalty, validated = _choose_penalty(features[chosen], targets[chosen], num_outputs, folds[chosen], loss)
-    weight, bias = _Problem(features, targets, num_outputs, loss).solve(penalty)
-    return LinearProbe(weight, bias, penalty, validated)
 
 
 def _sample(n: int, seed: int) -> np.ndarray:
@@ -77,23 +131,24 @@ def _folds(groups: Sequence[str], seed: int) -> np.ndarray:
     return np.array([keyed_seed("fold", seed, group) % _FOLDS for group in groups])
 
 
-def _choose_penalty(
-    features: Tensor, targets: Tensor, num_outputs: int, folds: np.ndarray, loss: Loss
-) -> tuple[float, float]:
+def _held_out(
+    features: Tensor, targets: Tensor, num_outputs: int, folds: np.ndarray, balance: Balance, seed: int
+) -> HeldOut:
     """From strong to weak, each solution the start of the next, until the validated loss turns upwards."""
     parts = [torch.from_numpy(folds == fold) for fold in np.unique(folds)]
     parts = [part for part in parts if 0 < int(part.sum()) < len(folds)]
-    problems = [_Problem(features[~part], targets[~part], num_outputs, loss) for part in parts]
-    best_penalty, best_loss = PENALTIES[1], float("nan")
+    problems = [_Problem(features[~part], targets[~part], num_outputs, balance, seed) for part in parts]
+    best = HeldOut(torch.full((len(features), num_outputs), torch.nan), PENALTIES[1], float("nan"))
     for penalty in PENALTIES if parts else ():
-        total = 0.0
+        logits, total = torch.empty(len(features), num_outputs), 0.0
         for problem, held_out in zip(problems, parts, strict=True):
             weight, bias = problem.solve(penalty)
-            total += float(loss(features[held_out] @ weight.T + bias, targets[held_out])) * int(held_out.sum())
-        if total / len(folds) > best_loss:
+            logits[held_out] = features[held_out] @ weight.T + bias
+            total += problem.loss_of(logits[held_out], targets[held_out]) * int(held_out.sum())
+        if total / len(folds) > best.loss:
             break
-        best_penalty, best_loss = penalty, total / len(folds)
-    return best_penalty, best_loss
+        best = HeldOut(logits, penalty, total / len(folds))
+    return best
 
 
 class _Problem:
@@ -103,22 +158,36 @@ class _Problem:
     there: 5 times as fast for 250 images of 1280 features.
     """
 
-    def __init__(self, features: Tensor, targets: Tensor, num_outputs: int, loss: Loss) -> None:
-        self._targets, self._loss = targets, loss
+    def __init__(self, features: Tensor, targets: Tensor, num_outputs: int, balance: Balance, seed: int) -> None:
         self._mean, self._std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
         self._coordinates, self._basis = _span((features - self._mean) / self._std)
+        self._balance, self._present = balance, _counts(targets, num_outputs)
+        self._targets, self._weights = targets, self._importance(targets, evened=balance.sampling != "as is")
+        if balance.smote and targets.dim() == 1:
+            # The span is an orthonormal turn of the standardised features: neighbours are the same in both.
+            self._coordinates, self._targets = _interpolated(self._coordinates, targets, seed)
+            self._weights = self._importance(self._targets, evened=False)
         self._solution = np.zeros((num_outputs, self._coordinates.shape[1] + 1))
+
+    def loss_of(self, logits: Tensor, targets: Tensor) -> float:
+        """Of images that were held out, weighted as the images that were fitted on."""
+        evened = self._balance.smote or self._balance.sampling != "as is"
+        weights = self._importance(targets, evened=evened)
+        return _loss(logits.numpy(), targets.numpy(), None if weights is None else weights.numpy())[0]
 
     def solve(self, penalty: float) -> tuple[Tensor, Tensor]:
         """weight [k, d] and bias [k] in the features' own units."""
         from scipy.optimize import minimize
 
+        coordinates, targets = self._coordinates.numpy(), self._targets.numpy()
+        importance = None if self._weights is None else self._weights.numpy()
+
         def objective(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            weights = torch.from_numpy(values).float().view(self._solution.shape).requires_grad_()
-            total = self._loss(self._coordinates @ weights[:, :-1].T + weights[:, -1], self._targets)
-            total = total + penalty * weights[:, :-1].square().sum()
-            (gradient,) = torch.autograd.grad(total, weights)
-            return float(total.detach()), gradient.double().numpy().ravel()
+            weights, bias = np.split(values.reshape(self._solution.shape), [-1], axis=1)
+            total, slope = _loss(coordinates @ weights.T.astype(np.float32) + bias.T, targets, importance)
+            gradient = np.hstack([slope.T.astype(np.float32) @ coordinates, slope.sum(0)[:, None]])
+            gradient[:, :-1] += 2 * penalty * weights
+            return total + penalty * float(np.square(weights).sum()), gradient.ravel().astype(np.float64)
 
         settings: dict[str, Any] = {"jac": True, "method": "L-BFGS-B", "options": {"maxiter": _MAX_STEPS}}
         found = minimize(objective, self._solution.ravel(), **settings).x
@@ -126,6 +195,64 @@ class _Problem:
         weights = torch.from_numpy(self._solution).float()
         weight = weights[:, :-1] @ self._basis / self._std
         return weight, weights[:, -1] - weight @ self._mean
+
+    def _importance(self, targets: Tensor, *, evened: bool) -> Tensor | None:
+        """A weight for each loss, [n] or [n, k]; None: all the same. ``evened``: each class or label counts alike."""
+        if not self._balance.class_weights and not evened:
+            return None
+        factors = torch.tensor(self._balance.class_weights or (1.0,) * len(self._present))
+        if targets.dim() == 1:
+            return (factors / self._present if evened else factors)[targets]
+        if not evened:
+            return factors.expand_as(targets)
+        visits = (targets / self._present.sqrt()).amax(1).clamp_min(float(self._present.max()) ** -0.5)
+        return visits[:, None] * factors
+
+
+def _loss(logits: Floats, targets: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, Floats]:
+    """The (weighted) mean and its slope [n, k]: cross-entropy for classes [n], binary cross-entropy for labels [n, k].
+
+    By hand, as autograd takes four times as long on matrices so small.
+    """
+    outputs = logits.astype(np.float64)
+    if targets.ndim == 1:
+        true = np.arange(len(targets)), targets
+        highest = outputs.max(1, keepdims=True)
+        normal = highest + np.log(np.exp(outputs - highest).sum(1, keepdims=True))
+        each, slope = normal[:, 0] - outputs[true], np.exp(outputs - normal)
+        slope[true] -= 1
+    else:
+        each = np.logaddexp(0, outputs) - targets * outputs
+        slope = np.exp(-np.logaddexp(0, -outputs)) - targets
+    shares = np.full(each.shape, 1 / each.size) if weights is None else weights / weights.sum(dtype=np.float64)
+    return float((each * shares).sum()), slope * (shares[:, None] if targets.ndim == 1 else shares)
+
+
+def _counts(targets: Tensor, num_outputs: int) -> Tensor:
+    """Images of each class or label, float [k]; at least 1."""
+    counts = torch.bincount(targets, minlength=num_outputs) if targets.dim() == 1 else targets.sum(0)
+    return counts.float().clamp_min(1)
+
+
+def _interpolated(coordinates: Tensor, targets: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """SMOTE (Chawla et al. 2002): every class as large as the largest, by images between neighbours of one class.
+
+    A class of a single image has no neighbour, and stays as it is.
+    """
+    from imblearn.over_sampling import SMOTE
+
+    classes, counts = torch.unique(targets, return_counts=True)
+    wanted = {int(name): int(counts.max()) for name, n in zip(classes, counts, strict=True) if 1 < n < counts.max()}
+    if not wanted:
+        return coordinates, targets
+    smallest = min(int(n) for n in counts if n > 1)
+    smote = SMOTE(
+        sampling_strategy=wanted,
+        random_state=keyed_seed("smote", seed) % 2**32,
+        k_neighbors=min(_NEIGHBOURS, smallest - 1),
+    )
+    found, labels = smote.fit_resample(coordinates.numpy(), targets.numpy())
+    return torch.from_numpy(found).float(), torch.from_numpy(labels)
 
 
 def _span(scaled: Tensor) -> tuple[Tensor, Tensor]:

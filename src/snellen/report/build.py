@@ -16,8 +16,9 @@ from snellen.core.files import write_text
 from snellen.core.finding import Finding
 from snellen.draw.text import legible
 from snellen.report import data, results, summary, training
+from snellen.report.learning import learning_charts
 from snellen.report.source import Source, read_audit, read_run
-from snellen.report.wording import SPLIT_NAMES, counted, plain
+from snellen.report.wording import SPLIT_NAMES, counted, plain, words_of
 
 MAX_TEXT = 1000  # characters of any one text; class and file names are cut shorter, in the middle
 MAX_NEXT_STEPS = 5
@@ -51,24 +52,24 @@ def build_audit_report(folder: Path) -> Path:
     """
     source = read_audit(folder)
     path = folder / "report.html"
-    write_text(path, render("audit.html.jinja", _data_parts(source)))
+    write_text(path, render("audit.html.jinja", data_parts(source)))
     return path
 
 
-def _data_parts(source: Source) -> dict[str, Any]:
+def data_parts(source: Source) -> dict[str, Any]:
+    """What every page that tells of data shows: its name, sizes, examples and findings."""
     findings = source.findings
     return {
         "name": source.name,
         "task": source.task,
+        "words": words_of(source.task),
         "num_classes": len(source.classes),
         "num_images": len(source.rows),
         "split_sizes": {SPLIT_NAMES[split]: size for split, size in source.split_sizes.items()},
         "split_note": data.split_note(source),
         "split_reasons": [str(note) for note in source.data.get("notes") or source.manifest.get("reasons") or ()],
         "facts": summary.facts(source.summary),
-        "data_charts": [
-            chart for chart in (data.class_chart(source), *summary.charts(source.summary)) if chart is not None
-        ],
+        "data_charts": [*data.target_charts(source), *summary.charts(source.summary)],
         "left_out": data.left_out(source),
         "examples": data.examples(source),
         "checked": findings is not None,
@@ -81,7 +82,7 @@ def _data_parts(source: Source) -> dict[str, Any]:
 def _run_parts(source: Source) -> dict[str, Any]:
     headline = results.headline(source)
     return {
-        **_data_parts(source),
+        **data_parts(source),
         "status_note": STATUS_NOTES.get(source.status, ""),
         "verdict": source.results.get("verdict") or "",
         "headline": headline,
@@ -90,7 +91,7 @@ def _run_parts(source: Source) -> dict[str, Any]:
         "training_charts": training.training_charts(source),
         "tables": results.result_tables(source),
         "class_table": results.class_table(source),
-        "result_charts": results.prediction_charts(source),
+        "result_charts": [*results.prediction_charts(source), *learning_charts(source)],
         "mistakes": results.mistakes(source),
         "plan": _plan_rows(source),
         "environment": {name: plain(value) for name, value in source.environment.items()},

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from snellen.core.estimate import amount
 from snellen.draw.chart import Chart
 from snellen.draw.charts import bars
+from snellen.draw.scatter import shares
 from snellen.report.album import EXAMPLES_BYTES, SHEET_BYTES, Album
 from snellen.report.source import Source
 from snellen.report.wording import SPLIT_NAMES, counted
@@ -36,6 +38,21 @@ class Examples:
 
     name: str
     pictures: tuple[Markup, ...]
+
+
+def target_charts(source: Source) -> list[Chart]:
+    """How often each class is there, or how the numbers to be predicted are spread, in each split."""
+    values = source.summary.get("values") or {}
+    if not values:
+        drawn = class_chart(source)
+        return [] if drawn is None else [drawn]
+    charts = []
+    for name, spread in values.items():
+        medians = ", ".join(f"{SPLIT_NAMES.get(side, side)} {amount(each)}" for side, each in spread["medians"].items())
+        caption = f"From {amount(spread['least'])} to {amount(spread['most'])}. Median: {medians}."
+        counts = {SPLIT_NAMES.get(side, side): numbers for side, numbers in spread["counts"].items()}
+        charts.append(shares(f"How {name} is spread", caption, counts, spread["edges"], x_label=name))
+    return charts
 
 
 def class_chart(source: Source) -> Chart | None:
@@ -84,7 +101,8 @@ def examples(source: Source) -> list[Examples]:
         pictures = [album.fresh(name, 160) for name in names[:MAX_EXAMPLES]]
         shown = tuple(picture for picture in pictures if picture is not None)
         if shown and index < len(source.classes):
-            found.append(Examples(source.classes[index], shown))
+            order = ", from the least to the most" if source.summary.get("values") else ""
+            found.append(Examples(source.classes[index] + order, shown))
     return found
 
 

@@ -12,13 +12,12 @@ from snellen.core.errors import RunError
 from snellen.draw.chart import Chart
 from snellen.report.album import MISTAKES_BYTES, Album
 from snellen.report.source import Json, Source
-from snellen.report.wording import SPLIT_NAMES, Reading, confidence, metric_meaning, metric_name, reading
+from snellen.report.wording import SPLIT_NAMES, Reading, confidence, metric_meaning, metric_name, reading, words_of
 from snellen.tasks.base import create_task
 
 MAX_MISTAKES = 24
 MAX_CLASS_ROWS = 100
-_BASELINES = {"linear probe": "Linear probe", "majority": "Always the most common answer"}
-_SELDOM_READ = ("_micro", "_weighted")
+SELDOM_READ = ("_micro", "_weighted")
 _NO_READING = Reading("–", "", "")
 
 
@@ -64,12 +63,12 @@ class ClassTable:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A wrong answer that the model was sure of."""
+    """A wrong answer. ``sure`` says how sure the model was of it, or how far off it is."""
 
     id: str
     truth: str
     predicted: str
-    confidence: str
+    sure: str
     picture: Markup | None
 
 
@@ -102,7 +101,7 @@ def _models(source: Source, split: str) -> dict[str, Json]:
         models[_own_name(source)] = own
     for name, splits in sorted((source.results.get("baselines") or {}).items()):
         if numbers := (splits or {}).get(split):
-            models[_BASELINES.get(name, name.capitalize())] = numbers
+            models[words_of(source.task).guessing if name == "majority" else name.capitalize()] = numbers
     return models
 
 
@@ -124,7 +123,7 @@ def _result_table(source: Source, split: str) -> ResultTable:
         cells = [reading(metric, each[metric]) if metric in each else _NO_READING for each in models.values()]
         return metric_name(metric), metric_meaning(metric), tuple(cells)
 
-    more = [metric for metric in metrics if metric.endswith(_SELDOM_READ) and metric != first]
+    more = [metric for metric in metrics if metric.endswith(SELDOM_READ) and metric != first]
     rows = tuple(row(metric) for metric in metrics if metric not in more)
     return ResultTable(SPLIT_NAMES.get(split, split), tuple(models), rows, tuple(map(row, more)))
 
@@ -151,7 +150,7 @@ def class_table(source: Source) -> ClassTable | None:
 
 
 def mistakes(source: Source) -> list[Mistake]:
-    """The most confident first, at most 24."""
+    """The most confident or the largest first, at most 24."""
     album = Album(source.folder / "pictures", MISTAKES_BYTES)
     found = []
     for fields in (source.results.get("mistakes") or ())[:MAX_MISTAKES]:
@@ -161,11 +160,17 @@ def mistakes(source: Source) -> list[Mistake]:
                 id=str(fields.get("id", "")),
                 truth=_label(fields.get("truth")),
                 predicted=_label(fields.get("predicted")),
-                confidence=confidence(float(fields["confidence"])) if fields.get("confidence") is not None else "",
+                sure=_sure(fields),
                 picture=album.picture(str(picture), 240) if picture else None,
             )
         )
     return found
+
+
+def _sure(fields: Mapping[str, Any]) -> str:
+    if fields.get("off") is not None:
+        return f"off by {fields['off']}"
+    return "" if fields.get("confidence") is None else confidence(float(fields["confidence"]))
 
 
 def _label(value: Any) -> str:

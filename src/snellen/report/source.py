@@ -70,9 +70,9 @@ class Source:
 
     @property
     def headline_split(self) -> str:
-        """The split that the result is told on: the sealed test split, else the validation split."""
+        """The split that the result is told on: the sealed test split, else the one that was not trained on."""
         splits = self.results.get("splits") or {}
-        return next((split for split in ("test", "val") if split in splits), "")
+        return next((split for split in ("test", "val", "out-of-fold") if split in splits), "")
 
 
 def read_run(folder: Path) -> Source:

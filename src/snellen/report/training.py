@@ -7,16 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from snellen.core.errors import RunError
+from snellen.core.estimate import is_share
+from snellen.core.plan import Plan
+from snellen.core.run import RunFolder
 from snellen.draw.chart import Chart
 from snellen.draw.charts import Line, lines
+from snellen.draw.curves import sweep_chart
 from snellen.report.source import Json, Source
-from snellen.report.wording import counted, duration, is_share, metric_name
+from snellen.report.wording import counted, duration, metric_name
+from snellen.train.rate_sweep import SWEEP_FILE, RateSweep
+from snellen.train.schedule import SCHEDULES, planned_rates
 
 
 def training_charts(source: Source) -> list[Chart]:
-    """Loss, the headline metric and the learning rate over the epochs; only those that have numbers."""
+    """Loss, headline metric and learning rate over the epochs, and how the rate was found; those that have numbers."""
     epochs = [event for event in source.events if event.get("event") == "epoch"]
-    drawn = (_loss_chart(source, epochs), _headline_chart(source, epochs), _rate_chart(source.events))
+    drawn = (
+        _loss_chart(source, epochs),
+        _headline_chart(source, epochs),
+        _rate_chart(source, epochs),
+        _sweep_chart(source),
+    )
     return [chart for chart in drawn if chart is not None]
 
 
@@ -78,7 +90,8 @@ def _headline_chart(source: Source, epochs: Sequence[Json]) -> Chart | None:
     if probe is not None:
         ends = found[0].x
         found.append(Line("linear probe", [ends[0], ends[-1]] if len(ends) > 1 else ends, [probe] * min(len(ends), 2)))
-        caption += " The level line is the linear probe: what the pretrained network sees without any training."
+        seen = "of the bare pixels" if source.choices.get("probe") == "pixels" else "of the network before training"
+        caption += f" The level line is the linear probe: what a linear model makes {seen}."
     if is_share(metric):
         found = [Line(line.name, line.x, [100 * value for value in line.y]) for line in found]
     label = metric_name(metric).lower() + (" in %" if is_share(metric) else "")
@@ -95,13 +108,47 @@ def _probe_value(source: Source, metric: str) -> float | None:
     return None if not probes or probes[-1] is None else float(probes[-1])
 
 
-def _rate_chart(events: Sequence[Json]) -> Chart | None:
-    steps = [event for event in events if event.get("event") == "step"] or [
-        event for event in events if event.get("event") == "epoch"
-    ]
+def _rate_chart(source: Source, epochs: Sequence[Json]) -> Chart | None:
+    """As run, over the rate as planned."""
+    steps = [event for event in source.events if event.get("event") == "step"] or epochs
     steps = [event for event in steps if event.get("lr") is not None and event.get("step") is not None]
     if len(steps) < 2:
         return None
-    line = Line("learning rate", [float(event["step"]) for event in steps], [float(event["lr"]) for event in steps])
-    caption = "How large the steps of training were."
-    return lines("Learning rate", caption, [line], x_label="step", y_label="learning rate")
+    drawn = [Line("as run", [float(event["step"]) for event in steps], [float(event["lr"]) for event in steps])]
+    caption = "How large the steps of the head were; the backbone's keep their proportion to it."
+    plan = _plan(source)
+    planned = planned_rates(plan, _steps_per_epoch(epochs)) if plan is not None else np.empty(0)
+    if plan is not None and len(planned):
+        drawn.insert(0, Line("as planned", np.arange(1.0, len(planned) + 1), planned))
+        if len(planned) > steps[-1]["step"]:
+            caption += " Training ended before the plan did."
+        if SCHEDULES[plan.schedule].waits:
+            caption += " The plan divides the rate by ten wherever validation stops getting better."
+    return lines("Learning rate", caption, drawn, x_label="step", y_label="learning rate")
+
+
+def _plan(source: Source) -> Plan | None:
+    """None where it is not there, or not readable: the chart then shows what was run."""
+    try:
+        return RunFolder(source.folder).plan
+    except RunError:
+        return None
+
+
+def _steps_per_epoch(epochs: Sequence[Json]) -> int:
+    """0 before the first epoch has ended."""
+    return int(epochs[0].get("step") or 0) if epochs else 0
+
+
+def _sweep_chart(source: Source) -> Chart | None:
+    content = RunFolder(source.folder).read_json(SWEEP_FILE, missing={})
+    if not content:
+        return None
+    try:
+        sweep = RateSweep.from_json(content)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{source.folder / SWEEP_FILE} is damaged: {error!r}") from None
+    told = sweep.reason[:1].upper() + sweep.reason[1:]
+    ended = f" It ended early: {sweep.ended}." if sweep.ended else ""
+    caption = f"{told}.{ended} Nothing of the sweep was kept but the rate."
+    return sweep_chart("Finding the rate", caption, sweep.rates, sweep.losses, sweep.smoothed, sweep.suggestions)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snellen.core.estimate import Estimate
+from snellen.core.estimate import Estimate, is_share, told
 
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "all": "all"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "out-of-fold": "out-of-fold", "all": "all"}
 
 # Name and meaning. What is not here is called by its own name.
 METRICS = {
@@ -30,10 +30,50 @@ METRICS = {
     "roc_auc": ("ROC area", "1 is perfect, 0.5 is chance"),
     "average_precision": ("Average precision", "area below precision over recall, 1 is perfect"),
     "mean_average_precision": ("Mean average precision", "area below precision over recall, mean of the labels"),
+    "brier_score": ("Brier score", "squared distance of probabilities and truth: 0 is perfect"),
+    "calibration_error": ("Calibration error", "how far confidence is from the share that is right, without chance"),
     "log_loss": ("Log loss", "how surprised the probabilities are by the truth: lower is better"),
+    "r2": ("R²", "share of the spread of the truth that is explained: 1 is perfect, 0 is always saying the mean"),
+    "mae": ("Mean absolute error", "how far off, on average, in the number's own unit: lower is better"),
+    "rmse": ("Root mean squared error", "as the mean absolute error, but large errors weigh more: lower is better"),
+    "median_absolute_error": ("Median absolute error", "half of the images are nearer than this: lower is better"),
+    "bias": ("Bias", "predicted less true, on average: 0 is right"),
+    "pearson": ("Correlation", "of predicted and true (Pearson): 1 is a straight line, whatever its slope"),
+    "spearman": ("Rank correlation", "of predicted and true (Spearman): 1 is the right order"),
 }
-_SHARES = ("accuracy", "precision", "recall", "f1", "error", "sensitivity", "specificity", "ece")
-_NOT_SHARES = ("average_precision",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """How a page speaks of a task: what its ``classes`` are, what guessing is, and what a mistake is."""
+
+    kind: str = "class"
+    kinds: str = "classes"
+    guessing: str = "Always the most common answer"
+    mistakes: str = "The most confident mistakes"
+    mistakes_note: str = "Where the model was sure and wrong. Look for wrong labels first: they are often among these."
+    taken_for: str = "taken for"
+    fed_note: str = "If you cannot tell the classes apart here, neither can the model."
+    predicts: str = "name the class of each image"
+
+
+_WORDS = {
+    "regression": Words(
+        kind="number",
+        kinds="numbers",
+        guessing="Always the mean of the training images",
+        mistakes="The largest errors",
+        mistakes_note="Where the model was farthest off. Look for wrong numbers in the table first: they are often "
+        "among these.",
+        taken_for="predicted",
+        fed_note="If you could not guess the number from these, neither can the model.",
+        predicts="say the number of each image",
+    )
+}
+
+
+def words_of(task: str) -> Words:
+    return _WORDS.get(task, Words())
 
 
 def metric_name(metric: str) -> str:
@@ -42,11 +82,6 @@ def metric_name(metric: str) -> str:
 
 def metric_meaning(metric: str) -> str:
     return METRICS[metric][1] if metric in METRICS else ""
-
-
-def is_share(metric: str) -> bool:
-    """True for metrics that are read in percent."""
-    return any(word in metric for word in _SHARES) and not any(word in metric for word in _NOT_SHARES)
 
 
 def percent(fraction: float, n: int) -> str:
@@ -83,7 +118,8 @@ def reading(metric: str, fields: Mapping[str, Any]) -> Reading:
         value = percent(estimate.value, estimate.n)
         interval = "" if low is None or high is None else _span(percent(low, estimate.n), percent(high, estimate.n))
         return Reading(value, interval, n, estimate.value, low, high)
-    return Reading(f"{estimate.value:.3f}", "" if low is None or high is None else f"{low:.3f} to {high:.3f}", n)
+    interval = "" if low is None or high is None else f"{told(metric, low)} to {told(metric, high)}"
+    return Reading(told(metric, estimate.value), interval, n)
 
 
 def _span(low: str, high: str) -> str:

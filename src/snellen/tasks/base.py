@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -27,6 +28,7 @@ AnyTargetT = TypeVar("AnyTargetT", contravariant=True)
 TASKS: dict[str, str] = {
     "classification": "snellen.tasks.classification.task:Classification",
     "multilabel": "snellen.tasks.classification.task:MultiLabel",
+    "regression": "snellen.tasks.regression.task:Regression",
 }
 
 
@@ -39,21 +41,35 @@ class Metrics(Protocol[AnyTargetT]):
         self, *, intervals: bool = True, groups: Sequence[str] | None = None, seed: int = 0
     ) -> dict[str, Estimate]: ...
 
+    def resampled(self, *, groups: Sequence[str] | None = None, seed: int = 0) -> Mapping[str, np.ndarray]:
+        """Every metric in each bootstrap resample, name -> [num_resamples]: of the same resamples for every model that
+        is judged on as many images, with the same ``groups`` and ``seed``."""
+        ...
+
 
 class Task(ABC, Generic[TargetT]):
-    """One kind of question to ask of images. An instance knows the class names and nothing else.
+    """One kind of question to ask of images. An instance knows the class names and how it decides, nothing else.
 
     name      as in TASKS
     headline  the metric, higher is better, that picks the best checkpoint and heads the report
     loss_names  what ``plan.loss`` may be, the usual one first
+    parts_classes   whether images have classes, which ``fit_svm`` can tell apart
+    trivial_answer  what ``majority`` says of every image, as in "always giving ..."
+    decision  turns probabilities into decisions: where images have one class, a factor on each class's probability
+              before the largest is taken; where they have any number of labels, the threshold of each. Empty: no
+              factors, thresholds of 0.5. What ``decode`` gives as scores stays untouched.
     """
 
     name: ClassVar[str]
     headline: ClassVar[str]
     loss_names: ClassVar[tuple[str, ...]]
+    parts_classes: ClassVar[bool] = False
+    trivial_answer: ClassVar[str] = "the most frequent answer"
 
-    def __init__(self, classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
+    def __init__(self, classes: Sequence[str], decision: Sequence[float] = ()) -> None:
+        self.classes, self.decision = tuple(classes), tuple(decision)
+        if self.decision and len(self.decision) != len(self.classes):
+            raise ValueError(f"a decision needs a number for each of {len(classes)} classes, got {len(decision)}")
 
     # --- data
 
@@ -64,6 +80,10 @@ class Task(ABC, Generic[TargetT]):
     def warp(self, target: TargetT, matrix: np.ndarray, size: tuple[int, int]) -> TargetT:
         """``target`` after ``matrix`` [3, 3] warped its image to ``size``. Labels of whole images do not move."""
         return target
+
+    def target_scale(self, train: Sequence[TargetT]) -> dict[str, Any]:
+        """``target_mean`` and ``target_std`` of the plan, for targets that have a scale; else nothing."""
+        return {}
 
     # --- learning
 
@@ -77,7 +97,14 @@ class Task(ABC, Generic[TargetT]):
 
     def losses(self, model: nn.Module, batch: Batch[TargetT], plan: Plan) -> dict[str, Tensor]:
         """A training step's forward pass. Models that compute their loss inside ``forward`` override it."""
-        return self.criterion(model(batch.images), batch, plan)
+        outputs = model(batch.images)
+        own = self.criterion(outputs, batch, plan)
+        if batch.mixed is None:
+            return own
+        # A blend of two images has both targets, each to its share: for a cross-entropy the same as soft targets.
+        others = self.criterion(outputs, replace(batch, targets=batch.mixed.partners, mixed=None), plan)
+        share = batch.mixed.share
+        return {name: share * loss + (1.0 - share) * others[name] for name, loss in own.items()}
 
     def assess(
         self, model: nn.Module, batch: Batch[TargetT], plan: Plan
@@ -87,12 +114,23 @@ class Task(ABC, Generic[TargetT]):
         return self.criterion(outputs, batch, plan), self.decode(outputs)
 
     def fit_probe(
-        self, features: Tensor, targets: Sequence[TargetT], groups: Sequence[str], seed: int
+        self, features: Tensor, targets: Sequence[TargetT], groups: Sequence[str], plan: Plan
     ) -> Mapping[str, Tensor] | None:
         """The head's weights, by name, fitted on frozen ``features`` [n, d]; None when this task has no such head.
 
-        ``groups`` [n] names what must not be parted when the strength of the regularisation is cross-validated.
+        ``groups`` [n] names what must not be parted when the strength of the regularisation is cross-validated. Of the
+        plan, ``class_weights``, ``sampling``, ``smote`` and ``seed`` count.
         """
+        return None
+
+    def fit_svm(
+        self, features: Tensor, targets: Sequence[TargetT], groups: Sequence[str], plan: Plan
+    ) -> Mapping[str, Tensor]:
+        """As ``fit_probe``, by a linear support vector machine; only where the task ``parts_classes``."""
+        raise NotImplementedError
+
+    def numbers(self, targets: Sequence[TargetT]) -> Tensor | None:
+        """float32 [n, k] for least squares to aim at: ``decode`` gives ``targets`` back. None as in ``fit_probe``."""
         return None
 
     # --- results
@@ -117,6 +155,14 @@ class Task(ABC, Generic[TargetT]):
         """What is written to predictions/ so that anyone can recompute the metrics."""
 
     @abstractmethod
+    def read_arrays(self, arrays: Mapping[str, np.ndarray]) -> tuple[Sequence[TargetT], Sequence[TargetT]]:
+        """The predictions and the truth back from what ``arrays`` made. Raises KeyError for what it did not make."""
+
+    @abstractmethod
+    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Raw outputs of several models for the same images -> raw outputs that decode to the mean prediction."""
+
+    @abstractmethod
     def describe(self, predicted: TargetT) -> dict[str, Any]:
         """A prediction as JSON-able fields: label, confidence, probabilities."""
 
@@ -137,10 +183,10 @@ class Task(ABC, Generic[TargetT]):
         return ()
 
 
-def create_task(name: str, classes: Sequence[str]) -> Task[Any]:
-    """Raises ConfigError for an unknown name, with the nearest known one."""
+def create_task(name: str, classes: Sequence[str], decision: Sequence[float] = ()) -> Task[Any]:
+    """Raises ConfigError for an unknown name, with the nearest known one. ``decision`` as in Task."""
     if name not in TASKS:
         raise ConfigError(f"task = '{name}' is not known{did_you_mean(name, TASKS)}")
     module, _, attribute = TASKS[name].partition(":")
-    task: Task[Any] = getattr(import_module(module), attribute)(classes)
+    task: Task[Any] = getattr(import_module(module), attribute)(classes, decision)
     return task

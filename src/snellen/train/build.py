@@ -14,7 +14,7 @@ from snellen.core.config import Config
 from snellen.core.device import available_cores, choose_device, has_fast_bf16
 from snellen.core.plan import Plan
 from snellen.core.record import SPLITS
-from snellen.core.seeds import keyed_permutation, keyed_seed
+from snellen.core.seeds import keyed_seed
 from snellen.data.loader import ImageSet, stack
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, task_of
@@ -23,11 +23,9 @@ from snellen.nn.catalog import Provenance
 from snellen.nn.placement import to_layout
 from snellen.nn.precision import arithmetic, fastest, train_depthwise_in_fp32
 from snellen.tasks.base import Task, create_task
-from snellen.train.mirror import flip_is_safe
 from snellen.train.resolve import ModelChoice, TrainingFacts, resolve
 
 _TRIAL_PIXELS = 8 * 224 * 224  # in a measurement of speed: a second or two for a light network
-_MIRROR_IMAGES = 1500  # images that are asked whether they may be mirrored
 
 
 def sides_of(survey: Survey, task: Task[Any], store: ImageStore) -> dict[str, ImageSet]:
@@ -45,7 +43,6 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
     task = create_task(task_of(config, survey.listing), survey.manifest.classes)
     train = survey.side("train")
     mean, std = _channel_statistics(survey)
-    safe, told = _may_mirror(choice, store, survey)
     facts = TrainingFacts(
         task=task.name,
         classes=survey.manifest.classes,
@@ -56,15 +53,15 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
         channel_std=std,
         device=choose_device(config.device),
         cores=available_cores(),
-        flip_is_safe=safe,
-        flip_reason=told,
     )
-    draft = resolve(config, choice, facts)
+    scale = task.target_scale([task.target(record) for record in train])
+    draft = replace(resolve(config, choice, facts), **scale)
     model, provenance = build_network(draft, task)
     seconds = _inference_seconds(
         config, model, draft, [store.prepared(record) for record in train[: _trial_images(draft)]]
     )
-    return resolve(config, choice, replace(facts, provenance=provenance, inference_seconds=seconds)), model
+    facts = replace(facts, provenance=provenance, inference_seconds=seconds)
+    return replace(resolve(config, choice, facts), **scale), model
 
 
 def build_network(plan: Plan, task: Task[Any]) -> tuple[nn.Module, Provenance]:
@@ -86,16 +83,6 @@ def _channel_statistics(survey: Survey) -> tuple[tuple[float, float, float], tup
     variance = np.mean([fact.channel_squares for fact in facts], axis=0) - mean**2
     std = np.sqrt(np.maximum(variance, 1e-4))
     return tuple(float(value) for value in mean), tuple(float(value) for value in std)  # type: ignore[return-value]
-
-
-def _may_mirror(choice: ModelChoice, store: ImageStore, survey: Survey) -> tuple[bool, str]:
-    """Only tiny images are asked: photographs' nearest neighbours by pixels say nothing."""
-    if not choice.tiny or survey.listing.multi_label:
-        return True, ""
-    train = survey.side("train")
-    classes = np.array([survey.manifest.classes.index(record.labels[0]) for record in train])
-    order = keyed_permutation(len(train), "mirror")[:_MIRROR_IMAGES]
-    return flip_is_safe(np.stack([store.prepared(train[i]) for i in order]), classes[order])
 
 
 def _inference_seconds(config: Config, model: nn.Module, plan: Plan, images: list[np.ndarray]) -> dict[str, float]:

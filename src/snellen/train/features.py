@@ -1,8 +1,13 @@
-"""Features of the frozen backbone: computed once for every image, and kept between runs while nothing changes."""
+"""Features of the frozen backbone: computed once for every image, and kept between runs while nothing changes.
+
+One pass gives what the backbone returns and, averaged over positions, the outputs of three stages on the way there:
+they tell how far down the network these images are still well described (train/transfer.py).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,37 +21,49 @@ from snellen.core.plan import Plan
 from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
 from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic
+from snellen.nn.stages import num_stages, stage_features
 
 _PIXEL_SIDE = 16  # what a linear model on pixels looks at: more would be slow and no better
 _MOST_KEPT = 2**30  # bytes
+_WATCHED = 4  # stages
+
+Features = dict[int, Tensor]  # by stage, float32 [n, d]; the last are what the backbone returns
 
 
 def frozen_features(
     model: nn.Module, images: ImageSet, hashes: Sequence[str], plan: Plan, cache: Path, console: Console
-) -> Tensor:
-    """float32 [n, d], from the cache when it holds those of the same files through the same weights.
+) -> Features:
+    """Of the stages that are watched, from the cache when it holds those of the same files through the same weights.
 
     hashes: sha256 of each file. An unwritable cache is no error: the features are computed again next time.
     """
     path = cache / "features" / f"{_key(model, hashes, plan)}.safetensors"
     try:
-        features = load_tensors(path)[0]["features"]
+        kept, _ = load_tensors(path)
         console.say(f"  features of {len(images)} images from the cache")
-        return features
+        return {int(stage): kept[stage] for stage in sorted(kept, key=int)}
     except RunError:
         features = _compute(model, images, plan, console)
-    if features.nbytes <= _MOST_KEPT:
+    if sum(each.nbytes for each in features.values()) <= _MOST_KEPT:
         try:
-            save_tensors(path, {"features": features}, {"version": 1})
+            save_tensors(path, {str(stage): each for stage, each in features.items()}, {"version": 1})
         except StorageError as error:
             console.say(f"  features are not kept: {error}")
     return features
 
 
-def _compute(model: nn.Module, images: ImageSet, plan: Plan, console: Console) -> Tensor:
+def watched_stages(backbone: nn.Module) -> list[int]:
+    """At most four of its stages, evenly spread, the last among them."""
+    count = num_stages(backbone)
+    return sorted({math.ceil(count * part / _WATCHED) - 1 for part in range(1, _WATCHED + 1)})
+
+
+def _compute(model: nn.Module, images: ImageSet, plan: Plan, console: Console) -> Features:
     device = torch.device(plan.device)
     model.eval()
-    parts = []
+    backbone, normalize = model.get_submodule("backbone"), model.get_submodule("normalize")
+    stages = watched_stages(backbone)
+    parts: list[Features] = []
     done = 0
     with (
         torch.inference_mode(),
@@ -54,11 +71,11 @@ def _compute(model: nn.Module, images: ImageSet, plan: Plan, console: Console) -
         console.progress("Frozen features", len(images)) as advance,
     ):
         for batch in evaluation_batches(images, EVALUATION_BATCH, plan.workers):
-            pixels = to_device(batch, plan).images
-            parts.append(model.features(pixels).float().cpu())  # type: ignore[operator]
+            found = stage_features(backbone, normalize(to_device(batch, plan).images), stages)
+            parts.append({stage: each.float().cpu() for stage, each in found.items()})
             done += len(batch)
             advance(done, len(images))
-    return torch.cat(parts).clone()
+    return {stage: torch.cat([part[stage] for part in parts]).clone() for stage in stages}
 
 
 def pixel_features(images: ImageSet, plan: Plan) -> Tensor:
@@ -79,7 +96,8 @@ def _key(model: nn.Module, hashes: Sequence[str], plan: Plan) -> str:
         digest.update(name.encode())
         digest.update(backbone[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     # Arithmetic differs in the last bits between builds, thread counts and processors.
-    conditions = (plan.model, plan.preprocessing, plan.precision, plan.device, plan.threads, torch.__version__)
+    stages = watched_stages(model.get_submodule("backbone"))
+    conditions = (stages, plan.model, plan.preprocessing, plan.precision, plan.device, plan.threads, torch.__version__)
     digest.update(repr(conditions).encode())
     digest.update("".join(hashes).encode())
     return digest.hexdigest()

@@ -7,8 +7,10 @@ resumed run needs is the weights, the optimizer's memory, and a few counters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +18,40 @@ import torch
 from torch import Tensor, nn
 
 from snellen.core.checkpoint import load_tensors, save_tensors
+from snellen.core.errors import ConfigError
 from snellen.core.estimate import Estimate
 from snellen.core.plan import Plan
 from snellen.core.sample import Batch
 from snellen.core.seeds import keyed_seed
-from snellen.data.augment import Augmentation
 from snellen.data.loader import ImageSet, Variation, steps_per_epoch, training_batches
+from snellen.data.sampling import epoch_length
 from snellen.evaluate import assess, score
 from snellen.nn.ema import MovingAverage
-from snellen.nn.freeze import freeze_batch_norms, set_trainable, train_mode
+from snellen.nn.freeze import freeze_batch_norms, freeze_stages, set_trainable, train_mode
 from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic
 from snellen.tasks.base import Task
 from snellen.train.divergence import explain_divergence, explain_validation
 from snellen.train.observers import Observer
-from snellen.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors, set_rates
-from snellen.train.schedule import rate_factor
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """A stretch of training. first_step counts over the whole run; the body is frozen while only the head learns."""
-
-    name: str
-    first_epoch: int
-    epochs: int
-    body_trains: bool
+from snellen.train.optim import (
+    LOOKAHEAD_STEPS,
+    Lookahead,
+    build_optimizer,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    penalties,
+    set_momentum,
+    set_rates,
+)
+from snellen.train.schedule import Phase, Plateau, momentum_at, phases, rate_factor
 
 
 @dataclass(slots=True)
 class Progress:
-    """The counters that a resumed run continues from. best_* are of the best validation so far (None before any)."""
+    """The counters that a resumed run continues from. best_* are of the best validation so far (None before any).
+
+    step  counts updates of the weights, however many batches each was made of
+    """
 
     step: int = 0
     best_value: float | None = None
@@ -55,14 +60,7 @@ class Progress:
     epochs_since_best: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
-
-
-def phases(plan: Plan) -> list[Phase]:
-    both = [
-        Phase("head", 0, plan.head_epochs, body_trains=False),
-        Phase("body", plan.head_epochs, plan.epochs, body_trains=True),
-    ]
-    return [phase for phase in both if phase.epochs]
+    plateau: Plateau = field(default_factory=Plateau)
 
 
 def headline_value(task: Task[Any], metrics: Mapping[str, Estimate]) -> float:
@@ -94,12 +92,12 @@ class Trainer:
         self.observers, self.keep_best = observers, keep_best
         self.device = torch.device(plan.device)
         self.optimizer = build_optimizer(model, plan)
+        self.lookahead = Lookahead(model) if plan.lookahead else None
         self.ema = MovingAverage(model, plan.ema) if plan.ema else None
         self.progress = Progress()
-        self.variation = Variation(
-            augmentation=Augmentation(**plan.augmentation), by_batch=plan.vary_by_batch, seed=plan.seed
-        )
-        self.steps_per_epoch = steps_per_epoch(len(train), plan.batch_size)
+        self.variation = Variation.of(plan)
+        num_batches = steps_per_epoch(epoch_length(train.records, plan.sampling), plan.batch_size)
+        self.steps_per_epoch = math.ceil(num_batches / plan.accumulate)
 
     # --- the loop
 
@@ -109,10 +107,7 @@ class Trainer:
         ``checkpoint`` is called after each step; it decides how often to save.
         """
         for phase in phases(self.plan):
-            set_trainable(self.model, phase.body_trains)
-            if self.plan.freeze_norm:
-                freeze_batch_norms(self.model)
-            set_trainable(self.model.get_submodule("head"), True)
+            self.begin(phase)
             for epoch in range(phase.first_epoch, phase.first_epoch + phase.epochs):
                 if self.progress.step < (epoch + 1) * self.steps_per_epoch:
                     reason = self._epoch(phase, epoch, should_stop, checkpoint)
@@ -122,6 +117,14 @@ class Trainer:
                     return reason
         return "finished"
 
+    def begin(self, phase: Phase) -> None:
+        """What learns in ``phase``, and what stays as it is."""
+        set_trainable(self.model, phase.body_trains)
+        freeze_stages(self.model.get_submodule("backbone"), self.plan.frozen_stages)
+        if self.plan.freeze_norm:
+            freeze_batch_norms(self.model)
+        set_trainable(self.model.get_submodule("head"), True)
+
     def _epoch(
         self,
         phase: Phase,
@@ -129,62 +132,102 @@ class Trainer:
         should_stop: Callable[[], str | None],
         checkpoint: Callable[[Trainer], None],
     ) -> str | None:
-        first_of_phase = phase.first_epoch * self.steps_per_epoch
-        for batch in self._batches(epoch):
+        for batches in self.steps(epoch):
             reason = should_stop()
             if reason is not None:
                 return reason
-            step_of_phase = self.progress.step - first_of_phase
-            factor = rate_factor(step_of_phase, phase.epochs * self.steps_per_epoch, self.plan.warmup_steps)
-            set_rates(self.optimizer, factor)
-            self.train_on(batch)
+            self._set_pace(phase)
+            self.train_on(batches)
             if self.progress.step < (epoch + 1) * self.steps_per_epoch:
                 checkpoint(self)
         self._end_epoch(phase, epoch)
         checkpoint(self)
         return self._stale(phase)
 
-    def _batches(self, epoch: int) -> Iterator[Batch[Any]]:
-        return training_batches(
+    def _set_pace(self, phase: Phase) -> None:
+        """Rates and momentum of the step to come."""
+        step = self.progress.step - phase.first_epoch * self.steps_per_epoch
+        total, warmup = phase.epochs * self.steps_per_epoch, self.plan.warmup_steps
+        schedule, reductions = self.plan.schedule, self.progress.plateau.reductions
+        set_rates(self.optimizer, rate_factor(schedule, step, total, warmup, reductions))
+        at = partial(momentum_at, schedule=schedule, step=step, total_steps=total, warmup_steps=warmup)
+        set_momentum(self.optimizer, at)
+
+    def steps(self, epoch: int) -> Generator[list[Batch[Any]], None, None]:
+        """The batches of each step of ``epoch`` that is still to come; the last step may have fewer."""
+        batches = training_batches(
             self.train_images,
             self.variation,
             epoch=epoch,
             batch_size=self.plan.batch_size,
             workers=self.plan.workers,
-            first=self.progress.step - epoch * self.steps_per_epoch,
+            first=(self.progress.step - epoch * self.steps_per_epoch) * self.plan.accumulate,
         )
+        while together := list(islice(batches, self.plan.accumulate)):
+            yield together
 
-    def train_on(self, batch: Batch[Any]) -> None:
-        """One step: forward, backward, clip, update. Raises DivergenceError."""
+    def train_on(self, batches: Sequence[Batch[Any]]) -> float:
+        """One step by the mean gradient over all images of ``batches``: forward, backward, clip, update.
+
+        Returns the task's loss. Penalties on weights are not in it, so that it compares with validation's.
+        Raises DivergenceError, and ConfigError where a batch of one image cannot be normalised.
+        """
         torch.manual_seed(keyed_seed("step", self.plan.seed, self.progress.step))
         train_mode(self.model)
-        batch = to_device(batch, self.plan)
-        with arithmetic(self.device, self.plan.train_precision):
-            losses = self.task.losses(self.model, batch, self.plan)
-        total = torch.stack([loss.float() for loss in losses.values()]).sum()
         self.optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        num_images = sum(map(len, batches))
+        parts = [self._backward(batch, len(batch) / num_images) for batch in batches]
+        extra = penalties(self.model, self.plan)
+        for penalty in extra.values():
+            penalty.backward()  # type: ignore[no-untyped-call]
         trained = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = nn.utils.clip_grad_norm_(trained, self.plan.clip_norm)
-        loss = float(total.detach())
-        if not bool(torch.isfinite(total + norm)):
-            raise explain_divergence(self.model, self.task, batch, self.plan, step=self.progress.step)
-        self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update(self.model)
-        self.progress.step += 1
-        self.progress.loss_sum += loss * len(batch)
-        self.progress.loss_count += len(batch)
+        norm = nn.utils.clip_grad_norm_(trained, self.plan.clip_norm or math.inf)
+        losses = _sum(parts)
+        loss = float(torch.stack(list(losses.values())).sum())
+        if not math.isfinite(loss + float(norm)):
+            raise self._diverged(batches, parts)
+        self._update()
+        self.progress.loss_sum += loss * num_images
+        self.progress.loss_count += num_images
+        terms = {**(losses if len(losses) > 1 else {}), **extra}
         self._tell(
             {
                 "event": "step",
                 "step": self.progress.step,
                 "train/step_loss": loss,
-                "train/gradient_norm": float(norm.detach()),
+                "train/gradient_norm": float(norm),
                 "lr": self.optimizer.param_groups[0]["lr"],
-                **{f"train/{name}": float(value.detach()) for name, value in losses.items() if len(losses) > 1},
+                **{f"train/{name}": float(value.detach()) for name, value in terms.items()},
             }
         )
+        return loss
+
+    def _backward(self, batch: Batch[Any], share: float) -> dict[str, Tensor]:
+        """Add ``share`` of the gradients; returns as much of the loss terms."""
+        batch = to_device(batch, self.plan)
+        try:
+            with arithmetic(self.device, self.plan.train_precision):
+                losses = self.task.losses(self.model, batch, self.plan)
+        except ValueError as error:
+            raise _one_value(error) from error
+        terms = {name: share * loss.float() for name, loss in losses.items()}
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        return {name: term.detach() for name, term in terms.items()}
+
+    def _diverged(self, batches: Sequence[Batch[Any]], parts: Sequence[Mapping[str, Tensor]]) -> Exception:
+        """The error about the first batch whose loss is not finite; where all losses are, about the last."""
+        bad = [not math.isfinite(sum(map(float, terms.values()))) for terms in parts]
+        batch = to_device(batches[bad.index(True) if any(bad) else -1], self.plan)
+        return explain_divergence(self.model, self.task, batch, self.plan, step=self.progress.step)
+
+    def _update(self) -> None:
+        self.optimizer.step()
+        self.progress.step += 1
+        step = self.progress.step
+        if self.lookahead is not None and (step % LOOKAHEAD_STEPS == 0 or step % self.steps_per_epoch == 0):
+            self.lookahead.pull(self.model)  # after each epoch as well: the slow weights are what is validated
+        if self.ema is not None:
+            self.ema.update(self.model)
 
     # --- validation
 
@@ -198,7 +241,11 @@ class Trainer:
             "lr": self.optimizer.param_groups[0]["lr"],
         }
         self.progress.loss_sum, self.progress.loss_count = 0.0, 0
-        self._tell({**event, **self.validate(epoch + 1)})
+        validated = self.validate(epoch + 1)
+        is_last = epoch + 1 == phase.first_epoch + phase.epochs
+        plateau = self.progress.plateau.after(validated["val/loss"], self.plan.patience)
+        self.progress.plateau = Plateau() if is_last else plateau
+        self._tell({**event, **validated})
 
     def validate(self, epoch: int) -> dict[str, Any]:
         """Validate the averaged weights, keep them if they are the best, and say how it went."""
@@ -239,6 +286,8 @@ class Trainer:
         """Everything that ``load`` needs to go on to the same bits."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(self.optimizer).items()}
+        if self.lookahead is not None:
+            tensors |= {f"slow.{name}": tensor for name, tensor in self.lookahead.slow.items()}
         if self.ema is not None:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
         save_tensors(path, tensors, {"version": 1, "progress": asdict(self.progress), "plan": self.plan.to_json()})
@@ -248,7 +297,10 @@ class Trainer:
         tensors, header = load_tensors(path)
         self.model.load_state_dict(_part(tensors, "model."))
         load_optimizer_tensors(self.optimizer, _part(tensors, "optimizer.").items())
-        self.progress = Progress(**header["progress"])
+        counters = header["progress"]
+        self.progress = Progress(**{**counters, "plateau": Plateau(**counters.get("plateau", {}))})
+        if self.lookahead is not None:
+            self.lookahead.load(_part(tensors, "slow."))
         if self.ema is not None:
             self.ema.load(_part(tensors, "ema."), self.progress.step)
 
@@ -267,6 +319,22 @@ class _weights_of:
     def __exit__(self, *exception: object) -> None:
         if self._ema is not None:
             self._model.load_state_dict(self._own)
+
+
+def _sum(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Each term over all batches of a step; a batch may lack one."""
+    names = dict.fromkeys(name for terms in parts for name in terms)
+    return {name: torch.stack([terms[name] for terms in parts if name in terms]).sum() for name in names}
+
+
+def _one_value(error: ValueError) -> ValueError | ConfigError:
+    """Says what to do where torch was given a single value to normalise; any other error as it is."""
+    if "Expected more than 1" not in str(error):
+        return error
+    return ConfigError(
+        "a batch of one image leaves a normalisation layer with one value to normalise: use --norm group, or a "
+        "--batch-size of 2 or more"
+    )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

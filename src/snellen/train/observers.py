@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from snellen.core.console import Console
+from snellen.core.estimate import told
 from snellen.core.run import RunFolder
 
 
@@ -92,11 +93,11 @@ class Lines:
         of = self._epochs[event["phase"]]
         mark = "  best so far" if event["best"] else ""
         headline = event.get(f"val/{self._headline}")  # missing when validation has no case that it could judge
-        told = "undefined" if headline is None else f"{100 * headline:.1f} %"
+        value = "undefined" if headline is None else told(self._headline, headline)
         self._console.say(
             f"  {event['phase']:4} {event['epoch']:>3}/{of}  train loss {event['train/loss']:.4f}  "
             f"val loss {event['val/loss']:.4f}  val {self._headline.replace('_', ' ')} "
-            f"{told}  {event['seconds']:.0f} s{mark}"
+            f"{value}  {event['seconds']:.0f} s{mark}"
         )
 
     def close(self) -> None:

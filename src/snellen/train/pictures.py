@@ -24,14 +24,15 @@ _SHEET_IMAGES = 24
 
 def save_contact_sheet(run: RunFolder, model: nn.Module, task: Task[Any], train: ImageSet, plan: Plan) -> None:
     """The tensors that enter the backbone in the first training batch, made visible again: nothing is assumed."""
-    from snellen.data.augment import Augmentation
-
-    variation = Variation(augmentation=Augmentation(**plan.augmentation), by_batch=plan.vary_by_batch, seed=plan.seed)
-    batches = training_batches(train, variation, epoch=0, batch_size=min(_SHEET_IMAGES, len(train)), workers=1)
+    batches = training_batches(train, Variation.of(plan), epoch=0, batch_size=min(_SHEET_IMAGES, len(train)), workers=1)
     batch = next(batches)
     batches.close()  # type: ignore[attr-defined]
     fed = _entering(model, to_device(batch, plan).images)
     captions = [task.caption(target) for target in batch.targets]
+    if batch.mixed is not None:
+        own = batch.mixed.share
+        others = [task.caption(target) for target in batch.mixed.partners]
+        captions = [f"{own:.0%} {one}, {1 - own:.0%} {other}" for one, other in zip(captions, others, strict=True)]
     sheet = contact_sheet(fed, captions, columns=6)
     write_bytes(run.pictures / "contact_sheet.webp", thumbnail(sheet, 1400))
 

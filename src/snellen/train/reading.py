@@ -10,6 +10,7 @@ from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.device import available_cores, available_memory, choose_device
 from snellen.core.errors import WeightsError
+from snellen.core.plan import Plan
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, image_sizes, read_listing, survey
 from snellen.train.resolve import ModelChoice, choose_model
@@ -30,22 +31,38 @@ def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
     Raises DataError, ConfigError, WeightsError: before the images are read, where they are not to blame.
     """
     workers = max(2, available_cores())
-    name, listing = read_listing(config, cache)
+    name, listing = read_listing(config, cache, console)
     choice = choose_model(config, image_sizes(listing.records, workers))
     if config.weights is not None and not Path(config.weights).is_file():
         raise WeightsError(f"no weights file at {config.weights}: check --weights")
     if config.device not in ("auto", "cpu"):
         choose_device(config.device)
     _load_ahead()
-    store = ImageStore(
+    store = _store(config, choice)
+    min_side = choice.preprocessing.decode_min_side
+    known = survey(name, listing, config, console=console, workers=workers, min_side=min_side, keep=store.keep)
+    store.forget_sources({row.id for row in known.manifest.rows if row.split != "train"})
+    if choice.tiny and config.model == "auto" and config.pretrained:
+        from snellen.train.sizing import size_to_data  # torch: the thread has it by now
+
+        choice = size_to_data(config, choice, known, store, console)
+        if not choice.tiny:  # tiny files are decoded again in no time, when they are needed
+            store = _store(config, choice)
+    return TrainingData(known, store, choice)
+
+
+def as_planned(config: Config, plan: Plan) -> Config:
+    """The settings of a run that goes on, with the network that it has: nothing is chosen again."""
+    side = max(plan.preprocessing.input_size)
+    return config.model_copy(update={"model": plan.model, "input_size": side, "fit": plan.preprocessing.fit})
+
+
+def _store(config: Config, choice: ModelChoice) -> ImageStore:
+    return ImageStore(
         preprocessing=choice.preprocessing,
         budget=int(_MEMORY_SHARE * available_memory()),
         keep_sources=not choice.tiny and config.epochs != 0,
     )
-    min_side = choice.preprocessing.decode_min_side
-    known = survey(name, listing, config, console=console, workers=workers, min_side=min_side, keep=store.keep)
-    store.forget_sources({row.id for row in known.manifest.rows if row.split != "train"})
-    return TrainingData(known, store, choice)
 
 
 def _load_ahead() -> None:

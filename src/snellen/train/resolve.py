@@ -12,9 +12,18 @@ from snellen.core.config import Config
 from snellen.core.errors import ConfigError
 from snellen.core.plan import Plan
 from snellen.core.preprocessing import Fit, Preprocessing
-from snellen.data.augment import Augmentation
+from snellen.data.augment import Augmentation, is_auto
 from snellen.data.loader import steps_per_epoch
-from snellen.nn.catalog import EMBEDDED_MODEL, SMALL_RESNET, BackboneFacts, Provenance, backbone_facts
+from snellen.nn.catalog import (
+    EMBEDDED_MODEL,
+    SMALL_RESNET,
+    BackboneFacts,
+    Provenance,
+    backbone_facts,
+    is_from_scratch,
+    suggest_norm,
+)
+from snellen.train.schedule import usual_rates
 
 ValueT = TypeVar("ValueT", int, float, str)
 
@@ -35,7 +44,7 @@ class ModelChoice:
 
     @property
     def tiny(self) -> bool:
-        return self.model == SMALL_RESNET
+        return is_from_scratch(self.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +60,6 @@ class TrainingFacts:
     channel_std: tuple[float, float, float]
     device: str
     cores: int
-    flip_is_safe: bool = True
-    flip_reason: str = ""
     provenance: Provenance = field(default_factory=lambda: Provenance("", ""))
     inference_seconds: Mapping[str, float] = field(default_factory=dict)
     training_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -117,8 +124,11 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
     transfer = _transfer(config, choice)
     head_epochs, epochs = _both_epochs(config, choice, facts, transfer, auto)
     steps = steps_per_epoch(facts.num_train, batch_size)
-    augmentation = _augmentation(config, choice, facts, reasons)
-    lr, body_lr = (1e-3, 1e-4) if choice.pretrained else (3e-3, 3e-3)
+    augmentation = _augmentation(config, choice, reasons)
+    optimizer = auto("optimizer", "adamw", "robust where rates and scales are not tuned")
+    usual = usual_rates(optimizer)
+    lr, body_lr = (usual.head, usual.body) if choice.pretrained else (usual.scratch, usual.scratch)
+    _norm(config, choice, batch_size, reasons)
     return Plan(
         task=facts.task,
         classes=facts.classes,
@@ -134,16 +144,16 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         batch_size=batch_size,
         **_as_asked(config),
         loss=_loss(config, facts),
-        optimizer=auto("optimizer", "adamw", "robust where rates and scales are not tuned"),
+        optimizer=optimizer,
         transfer=transfer,
         frozen_stages=auto("frozen_stages", 0, "all of them learn"),
         layer_decay=auto("layer_decay", 1.0, "the same rate for all"),
-        schedule=auto("schedule", "cosine", "down to a hundredth, as AdamW likes it"),
-        lr=auto("lr", lr, "a sound rate for AdamW on a new head" if choice.pretrained else "a sound rate for AdamW"),
+        schedule=auto("schedule", "cosine", "down to a hundredth of the peak"),
+        lr=_rate(config, auto, lr, f"usual for {optimizer}{' on a new head' if choice.pretrained else ''}"),
         body_lr=auto("body_lr", body_lr, "a tenth of the head's: pretrained layers need little change")
         if choice.pretrained
         else auto("body_lr", body_lr, "the same as the head's: everything starts from scratch"),
-        weight_decay=auto("weight_decay", 0.05, "usual for AdamW"),
+        weight_decay=auto("weight_decay", usual.weight_decay, f"usual for {optimizer}"),
         label_smoothing=auto("label_smoothing", *_label_smoothing(choice)),
         dropout=auto("dropout", 0.0, "the network's own"),
         clip_norm=auto("clip_norm", 1.0, "longer gradients are shortened to this"),
@@ -179,6 +189,17 @@ class _Auto:
             return cast(ValueT, given)
         self.reasons[name] = reason
         return value
+
+
+def _rate(config: Config, auto: _Auto, usual: float, reason: str) -> float:
+    """The usual rate where one is to be found: the sweep begins from it (train/rate_finder.py)."""
+    return usual if config.lr == "find" else auto("lr", usual, reason)
+
+
+def _norm(config: Config, choice: ModelChoice, batch_size: int, reasons: dict[str, str]) -> None:
+    suggested = suggest_norm(batch_size)
+    if config.norm == "auto" and not choice.pretrained and suggested != "batch":
+        reasons["norm"] = f"the network's own; '{suggested}' is steadier with batches of {batch_size} (Wu & He 2018)"
 
 
 def _as_asked(config: Config) -> dict[str, Any]:
@@ -224,7 +245,7 @@ def _loss(config: Config, facts: TrainingFacts) -> str:
 
 
 def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
-    if not choice.pretrained and config.transfer != "auto":
+    if not choice.pretrained and config.transfer not in ("auto", "full"):  # all layers learn from scratch as well
         raise ConfigError(
             f"transfer = '{config.transfer}' needs pretrained weights, and '{choice.model}' starts from scratch"
         )
@@ -289,20 +310,12 @@ def _label_smoothing(choice: ModelChoice) -> tuple[float, str]:
     return 0.05, "keeps confidence in bounds (Szegedy et al. 2016)"
 
 
-def _augmentation(config: Config, choice: ModelChoice, facts: TrainingFacts, reasons: dict[str, str]) -> Augmentation:
-    kind = config.augment
-    if kind == "auto":
-        kind = "tiny" if choice.tiny else "photos"
+def _augmentation(config: Config, choice: ModelChoice, reasons: dict[str, str]) -> Augmentation:
+    if is_auto(config.augment):
         reasons["augmentation"] = (
             "small shifts: crops of tiny images lose too much" if choice.tiny else "random crops, flips and light"
         )
-    if kind == "none":
-        return Augmentation.none()
-    settings = Augmentation.for_tiny_images() if kind == "tiny" else Augmentation.for_photos()
-    if not facts.flip_is_safe:
-        settings = replace(settings, hflip=0.0)
-        reasons["augmentation"] = f"{reasons.get('augmentation', 'as asked')}; no mirroring: {facts.flip_reason}"
-    return settings
+    return Augmentation.parse(config.augment, tiny=choice.tiny)
 
 
 def _precision(name: str, config: Config, seconds: Mapping[str, float], reasons: dict[str, str]) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from snellen.core.checkpoint import Checkpoint
-from snellen.core.estimate import Estimate
+from snellen.core.estimate import Estimate, told
 from snellen.core.files import write_bytes
 from snellen.evaluate import Assessment, assess, score
+from snellen.train.learning_curve import learning_curve
 from snellen.train.pictures import save_mistakes
 from snellen.train.probe import Probe
 from snellen.train.session import Session
@@ -59,6 +60,14 @@ def write_results(session: Session, probe: Probe | None, *, ended: str) -> None:
     session.console.say(sentence)
 
 
+def write_learning_curve(session: Session, probe: Probe) -> None:
+    """learning_curve.json: would more images help, as far as a linear model on the probe's features can tell."""
+    curve = learning_curve(session.task, session.sides, probe, session.plan)
+    if curve is not None:
+        session.run.write_json("learning_curve.json", curve.to_json())
+        session.console.say(curve.sentence())
+
+
 def _empty_baselines(probe: Probe | None) -> dict[str, dict[str, Numbers]]:
     return {"majority": {}} if probe is None else {"majority": {}, "linear probe": {}}
 
@@ -97,32 +106,32 @@ def verdict(
     baselines: Mapping[str, Mapping[str, Numbers]],
 ) -> str:
     """What the numbers say, in two or three sentences that claim no more than the intervals allow."""
-    headline = session.task.headline
+    headline, always = session.task.headline, session.task.trivial_answer
     name = headline.replace("_", " ")
     side = "sealed test images" if split == "test" else "validation images, which also chose the model,"
     got = splits[split].get(headline)
     if got is None:
         return f"On the {side} the model's {name} is undefined: none of them is a case that it could judge."
     trivial = baselines["majority"][split][headline].value
-    words = [f"On the {side} the model's {name} is {got.as_percent()}."]
+    words = [f"On the {side} the model's {name} is {got.told(headline)}."]
     if got.low is not None and got.low <= trivial:
-        words.append(
-            f"That is not shown to be better than always giving the most frequent answer ({100 * trivial:.1f} %)."
-        )
+        words.append(f"That is not shown to be better than always giving {always} ({told(headline, trivial)}).")
     else:
-        words.append(f"Always giving the most frequent answer would reach {100 * trivial:.1f} %.")
+        words.append(f"Always giving {always} would reach {told(headline, trivial)}.")
     if "linear probe" in baselines:
         probe = baselines["linear probe"][split][headline].value
-        if origin == "linear probe":
-            words.append(_why_probe(session))
+        if origin in ("linear probe", "linear SVM"):
+            words.append(_why_linear(session, origin))
         else:
-            words.append(f"A linear probe on {_seen(session)} reaches {100 * probe:.1f} %.")
+            words.append(f"A linear probe on {_seen(session)} reaches {told(headline, probe)}.")
     return " ".join(words)
 
 
-def _why_probe(session: Session) -> str:
-    if session.plan.epochs == 0:
-        return "It is a linear probe on frozen features, as asked."
+def _why_linear(session: Session, origin: str) -> str:
+    plan = session.plan
+    if plan.head_epochs + plan.epochs == 0:
+        reason = plan.reasons.get("transfer")
+        return f"It is a {origin} on frozen features, {'as asked' if reason is None else f'since {reason}'}."
     return (
         "Fine-tuning did not beat the linear probe on frozen features on the validation images, so the probe is the "
         "model you get."

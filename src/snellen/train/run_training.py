@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,18 +14,18 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.errors import StorageError
 from snellen.core.estimate import Estimate
 from snellen.core.run import RunFolder
-from snellen.data.loader import steps_per_epoch
 from snellen.evaluate import score
-from snellen.train.build import training_seconds
-from snellen.train.loop import Trainer, headline_value, phases
+from snellen.train.loop import Trainer, headline_value
 from snellen.train.observers import Clocked, Journal, Lines, Observer, TensorBoard
 from snellen.train.pictures import save_contact_sheet
 from snellen.train.probe import Probe, run_probe
-from snellen.train.results import write_results
+from snellen.train.results import write_learning_curve, write_results
+from snellen.train.schedule import phases
 from snellen.train.session import Session
+from snellen.train.settle import settle_arithmetic, settle_best, settle_plan, sweep_rates
 from snellen.train.stopping import INTERRUPTED, OUT_OF_TIME, StopRequests
 
-PROBE, FINE_TUNED, FROM_SCRATCH = "linear probe", "fine-tuned", "trained from scratch"
+PROBE, SVM, FINE_TUNED, FROM_SCRATCH = "linear probe", "linear SVM", "fine-tuned", "trained from scratch"
 
 
 def run_training(session: Session, *, resume: bool) -> RunFolder:
@@ -38,7 +37,10 @@ def run_training(session: Session, *, resume: bool) -> RunFolder:
             run.set_status("stopped")
             session.console.say(f"Stopped. Go on with: snellen train --resume {run.path}")
             return run
+        settle_best(session)
         write_results(session, probe, ended=reason or "finished")
+        if probe is not None and session.config.test and reason != OUT_OF_TIME:  # not for each fold and trial
+            write_learning_curve(session, probe)
         run.set_status("done")
     except BaseException as error:
         with suppress(StorageError):  # a full disk is told by the error that is on its way
@@ -50,40 +52,57 @@ def run_training(session: Session, *, resume: bool) -> RunFolder:
 
 def _learn(session: Session, *, resume: bool) -> tuple[Probe | None, str | None]:
     """The probe, and why training ended: None where there was none."""
-    plan = session.plan
-    deadline = None if plan.time_limit is None else session.console.started + plan.time_limit
-    with StopRequests(deadline) as stop:
-        probe = _probe(session)
+    limit = session.plan.time_limit
+    deadline = None if limit is None else session.console.started + limit
+    resume = resume and session.run.last_checkpoint.is_file()  # a run that was killed before that begins again
+    with StopRequests(deadline, session.should_stop) as stop:
+        probe = _probe(session, resume=resume)
         reason = stop()
         # Out of time with nothing to ship: a model that has not learnt is still the one that the results are about.
-        if (
-            plan.head_epochs + plan.epochs
-            and (reason is None or not session.run.best_checkpoint.is_file())
-            and reason != INTERRUPTED
-        ):
+        trains = session.plan.head_epochs + session.plan.epochs > 0
+        if trains and (reason is None or not session.run.best_checkpoint.is_file()) and reason != INTERRUPTED:
             reason = _fit(session, probe, stop, deadline, resume=resume)
     return probe, reason
 
 
-def _probe(session: Session) -> Probe | None:
-    """The linear probe; its network, where it is one, is the first 'best' and the start of the head."""
-    plan, task, console = session.plan, session.task, session.console
-    probe = run_probe(session.model, task, session.sides, session.hashes, plan, session.cache, console)
-    if probe is None or "val" not in session.sides:
+def _probe(session: Session, *, resume: bool) -> Probe | None:
+    """The linear probe, and what its evidence decides; its network is the first 'best' and the start of the head."""
+    plan = session.plan
+    probe = run_probe(session.model, session.task, session.sides, session.hashes, plan, session.cache, session.console)
+    if resume:  # everything was settled, and from there on the best may be a later one
+        if probe is not None and plan.probe == "features":
+            _load_head(session, probe)
         return probe
+    _adopt_probe(session, probe)
+    settled = settle_plan(session, probe)
+    if settled is not probe:
+        _adopt_probe(session, settled)
+    return settled
+
+
+def _adopt_probe(session: Session, probe: Probe | None) -> None:
+    """Say how good it is, and keep it as the best so far where it is a head of the network."""
+    plan, task, console = session.plan, session.task, session.console
+    if probe is None or "val" not in session.sides:
+        return
     groups = session.groups("val")
     metrics = score(task, probe.predictions["val"], session.sides["val"].targets, groups=groups, seed=plan.seed)
-    console.say(f"Linear probe on {plan.probe}: validation {_told(task.headline, metrics)}, {console.seconds:.1f} s")
+    name = SVM if plan.transfer == "svm" else PROBE
+    console.say(
+        f"{name.capitalize()} on {plan.probe}: validation {_told(task.headline, metrics)}, {console.seconds:.1f} s"
+    )
     if plan.probe == "features":
-        with torch.no_grad():
-            session.model.load_state_dict(probe.head, strict=False)
-        if not session.run.last_checkpoint.is_file():  # from there on the best may be a later one
-            _checkpoint(session, PROBE, 0, 0, metrics, session.model.state_dict())
+        _load_head(session, probe)
+        _checkpoint(session, name, 0, 0, metrics, session.model.state_dict())
     if not any(event["event"] == "probe" for event in session.run.events()):
         overall = {f"val/{name}": value.value for name, value in metrics.items() if _is_overall(name, value)}
         event = {"event": "probe", "step": 0, "seconds": console.seconds, "val/loss": probe.losses["val"], **overall}
         Journal(session.run)(event)
-    return probe
+
+
+def _load_head(session: Session, probe: Probe) -> None:
+    with torch.no_grad():
+        session.model.load_state_dict(probe.head, strict=False)
 
 
 def _is_overall(name: str, estimate: Estimate) -> bool:
@@ -92,7 +111,7 @@ def _is_overall(name: str, estimate: Estimate) -> bool:
 
 def _told(metric: str, metrics: Mapping[str, Estimate]) -> str:
     estimate = metrics.get(metric)
-    return f"{metric.replace('_', ' ')} {'undefined on these images' if estimate is None else estimate.as_percent()}"
+    return f"{metric.replace('_', ' ')} {'undefined on these images' if estimate is None else estimate.told(metric)}"
 
 
 def _checkpoint(
@@ -113,19 +132,11 @@ def _fit(
     session: Session, probe: Probe | None, stop: StopRequests, deadline: float | None, *, resume: bool
 ) -> str | None:
     run, task, console = session.run, session.task, session.console
-    resume = resume and run.last_checkpoint.is_file()  # a run that was killed before that begins again
     if not resume:
-        _settle_arithmetic(session)
-    plan = session.plan
-    origin = FINE_TUNED if plan.pretrained else FROM_SCRATCH
-    trainer = Trainer(
-        session.model,
-        task,
-        plan,
-        session.sides["train"],
-        session.sides["val"],
-        keep_best=lambda weights, epoch, step, metrics: _checkpoint(session, origin, epoch, step, metrics, weights),
-    )
+        settle_arithmetic(session)
+        if session.config.lr == "find":
+            sweep_rates(session, _trainer(session))
+    plan, trainer = session.plan, _trainer(session)
     if probe is not None and plan.probe == "features":
         metrics = score(task, probe.predictions["val"], session.sides["val"].targets, intervals=False)
         trainer.progress.best_value = headline_value(task, metrics)
@@ -137,7 +148,7 @@ def _fit(
     resumed_at = trainer.progress.step if resume else None
     _announce(session, trainer)
     lines = Lines(console, task.headline, {phase.name: phase.epochs for phase in phases(plan)})
-    watchers: list[Observer] = [Journal(run), TensorBoard(run, resumed_at=resumed_at), lines]
+    watchers: list[Observer] = [Journal(run), TensorBoard(run, resumed_at=resumed_at), lines, *session.watch]
     trainer.observers = [Clocked(watcher, console) for watcher in watchers]
     if deadline is not None:
         stop.deadline = deadline - _reserve(session)
@@ -146,6 +157,18 @@ def _fit(
     finally:
         for watcher in trainer.observers:
             watcher.close()
+
+
+def _trainer(session: Session) -> Trainer:
+    origin = FINE_TUNED if session.plan.pretrained else FROM_SCRATCH
+    return Trainer(
+        session.model,
+        session.task,
+        session.plan,
+        session.sides["train"],
+        session.sides["val"],
+        keep_best=lambda weights, epoch, step, metrics: _checkpoint(session, origin, epoch, step, metrics, weights),
+    )
 
 
 def _run_saving(trainer: Trainer, session: Session, stop: StopRequests) -> str:
@@ -173,23 +196,11 @@ def _reserve(session: Session) -> float:
     return 5.0 + 0.03 * images * (1 if session.plan.device == "cpu" else 0.1)
 
 
-def _settle_arithmetic(session: Session) -> None:
-    seconds = training_seconds(session.config, session.model, session.plan, session.sides["train"])
-    reasons = dict(session.plan.reasons)
-    precision = session.plan.train_precision
-    if seconds:
-        precision = min(seconds, key=lambda name: seconds[name])
-        ratio = max(seconds.values()) / seconds[precision]
-        reasons["train_precision"] = f"measured here: {ratio:.2f} times as fast as the other"
-    session.plan = replace(session.plan, train_precision=precision, reasons=reasons)
-    session.run.write_json("plan.json", session.plan.to_json())
-
-
 def _announce(session: Session, trainer: Trainer) -> None:
     plan = session.plan
-    steps = steps_per_epoch(len(session.sides["train"]), plan.batch_size)
+    epochs, steps = plan.head_epochs + plan.epochs, trainer.steps_per_epoch
     session.console.say(
-        f"Training {plan.head_epochs + plan.epochs} epochs of {steps} steps in {plan.train_precision} "
+        f"Training {epochs} epoch{'s' * (epochs > 1)} of {steps} step{'s' * (steps > 1)} in {plan.train_precision} "
         f"on {plan.device}, {plan.threads} threads"
     )
     if trainer.progress.step == 0:

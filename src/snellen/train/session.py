@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from snellen.data.loader import ImageSet
 from snellen.data.survey import Survey
 from snellen.evaluate import groups_of
 from snellen.tasks.base import Task
+from snellen.train.observers import Observer
+from snellen.train.stopping import StopQuestion
 
 
 @dataclass(slots=True, kw_only=True)
 class Session:
     """The run folder, the data, the plan and the network.
 
-    sides  image sets by split
-    cache  folder for what is kept between runs
+    sides        image sets by split; without the test images when the settings leave them sealed
+    cache        folder for what is kept between runs
+    watch        observers beside those that every run has
+    should_stop  a reason to end training beside Ctrl-C and the time limit
     """
 
     config: Config
@@ -36,6 +40,8 @@ class Session:
     run: RunFolder
     console: Console
     cache: Path
+    watch: Sequence[Observer] = ()
+    should_stop: StopQuestion | None = None
 
     @property
     def hashes(self) -> dict[str, str]:

@@ -21,6 +21,8 @@ from snellen.train.reading import TrainingData
 from snellen.train.session import Session
 
 _OPTIONS = {"augmentation": "augment"}  # where it is not the name in the plan
+# The report has them all; these are rarely of interest, measured later, or settled with the evidence of the probe.
+_UNSAID = {"train_precision", "channels_last", "dropout", "clip_norm", "warmup_steps", "frozen_stages", "layer_decay"}
 
 
 def begin(
@@ -50,6 +52,8 @@ def _session(
 ) -> Session:
     task = create_task(plan.task, plan.classes)
     sides = sides_of(data.survey, task, data.store)
+    if not config.test:
+        sides.pop("test", None)
     return Session(
         config=config,
         survey=data.survey,
@@ -71,7 +75,7 @@ def tell_plan(plan: Plan, console: Console) -> None:
     chosen = {"model": plan.model, "input_size": width, "fit": plan.preprocessing.fit}
     told = []
     for name, reason in plan.reasons.items():
-        if name == "train_precision":  # measured later, and told then
+        if name in _UNSAID:
             continue
         value = chosen.get(name, getattr(plan, name, None))
         shown = f" {shlex.quote(str(value))}" if isinstance(value, str | int | float) else ""

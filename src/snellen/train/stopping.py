@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 INTERRUPTED = "interrupted"
 OUT_OF_TIME = "time limit"
+StopQuestion = Callable[[], str | None]  # None: go on; otherwise why training is to stop
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
@@ -16,10 +18,12 @@ class StopRequests:
     """Within the block the first Ctrl-C (or SIGTERM, SIGHUP) asks to stop; a second one interrupts at once.
 
     deadline  ``time.monotonic()`` seconds, or None
+    question  another reason to stop, asked when there is none of these
     """
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, question: StopQuestion | None = None) -> None:
         self.deadline = deadline
+        self._question = question
         self._asked = False
         self._previous: dict[int, object] = {}
 
@@ -44,4 +48,4 @@ class StopRequests:
             return INTERRUPTED
         if self.deadline is not None and time.monotonic() >= self.deadline:
             return OUT_OF_TIME
-        return None
+        return None if self._question is None else self._question()

@@ -3,7 +3,7 @@
 Each format is a module with
 
     matches(path) -> bool                                      is this path laid out so? Looks at names, not contents
-    read(path, *, images=None, multi_label=None) -> Listing
+    read(path, *, images=None, multi_label=None, numeric=None) -> Listing
     write(listing, path) -> None                               refuses to overwrite
 """
 
@@ -29,7 +29,14 @@ class Format(Protocol):
 
     def matches(self, path: Path) -> bool: ...
 
-    def read(self, path: Path, *, images: Path | None = None, multi_label: bool | None = None) -> Listing: ...
+    def read(
+        self,
+        path: Path,
+        *,
+        images: Path | None = None,
+        multi_label: bool | None = None,
+        numeric: bool | None = None,
+    ) -> Listing: ...
 
     def write(self, listing: Listing, path: Path) -> None: ...
 
@@ -41,11 +48,18 @@ def load(name: str) -> Format:
     return cast(Format, import_module(FORMATS[name]))
 
 
-def read(data: str | Path, *, images: str | Path | None = None, multi_label: bool | None = None) -> Listing:
+def read(
+    data: str | Path,
+    *,
+    images: str | Path | None = None,
+    multi_label: bool | None = None,
+    numeric: bool | None = None,
+) -> Listing:
     """Read labelled images in whatever format they are in.
 
     images       where the image files of a table are; the table's own folder when None
     multi_label  whether an image may have several labels; None lets the data decide
+    numeric      whether an image has numbers to be predicted instead; None lets the data decide
 
     Raises DataError when the path is missing, in no known format, or its contents are unfit.
     """
@@ -59,7 +73,8 @@ def read(data: str | Path, *, images: str | Path | None = None, multi_label: boo
     for name in FORMATS:
         format = load(name)
         if format.matches(path):
-            return format.read(path, images=None if images is None else Path(images), multi_label=multi_label)
+            where = None if images is None else Path(images)
+            return format.read(path, images=where, multi_label=multi_label, numeric=numeric)
     raise DataError(
         f"{path} is in no format that can be read; give a folder with one folder for each class, "
         "or a table that ends in .csv, .tsv or .parquet"

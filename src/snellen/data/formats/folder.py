@@ -6,6 +6,8 @@ folder in the root is named like a split, or ``train`` stands beside another spl
 
 Counting: every file is a record or left out with a reason. A folder that is not entered (hidden, a link back into the
 data) and a class folder without any image count as one thing left out; their names end in '/'.
+
+With ``numeric`` the folders' names are numbers, which are to be predicted: ``age/23/anna.jpg``.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ import os
 import shutil
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from snellen.core.errors import DataError, StorageError
 from snellen.core.record import LeftOut, Listing, Record, Split
+from snellen.data.formats.numbers import AMOUNT_NAMES, doubt, number
 from snellen.data.image import IMAGE_SUFFIXES
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -32,6 +35,8 @@ SPLIT_FOLDERS: dict[str, Split] = {
 SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 """Lower-case names of what operating systems leave in folders, beside everything that begins with a dot."""
 
+_NUMBERED = ("to be predicted: the numbers that the folders are named by",)
+
 READ_ALREADY = "link to a folder that is read already"
 
 PARTS_OF_OTHER_FORMATS = frozenset("images masks labels annotations jpegimages segmentationclass".split())
@@ -42,7 +47,9 @@ def matches(path: Path) -> bool:
     return path.is_dir()
 
 
-def read(path: Path, *, images: Path | None = None, multi_label: bool | None = None) -> Listing:
+def read(
+    path: Path, *, images: Path | None = None, multi_label: bool | None = None, numeric: bool | None = None
+) -> Listing:
     """Read class folders. Raises DataError when there are fewer than two classes with images, or a folder is closed."""
     path = Path(path)
     if not path.is_dir():
@@ -71,13 +78,34 @@ def read(path: Path, *, images: Path | None = None, multi_label: bool | None = N
             left_out.append(LeftOut(path=f"{folder}/", reason="class folder without images"))
     classes = tuple(sorted({label for record in records for label in record.labels}))
     _check(path, classes, walk, left_out)
+    records.sort(key=lambda record: record.id)
+    notes = doubt("the folders' names are", classes) if numeric is None else ()
+    if numeric:
+        classes, records, notes = (AMOUNT_NAMES[0],), _numbered(path, records, left_out), _NUMBERED
     return Listing(
         root=root,
         format="folder",
-        records=tuple(sorted(records, key=lambda record: record.id)),
+        records=tuple(records),
         classes=classes,
         left_out=tuple(sorted(left_out, key=lambda item: item.path)),
+        notes=notes,
     )
+
+
+def _numbered(path: Path, records: Sequence[Record], left_out: list[LeftOut]) -> list[Record]:
+    """The records with their folder's number instead of its name; folders of another name are left out."""
+    found = []
+    for record in records:
+        value = number(record.labels[0])
+        if isinstance(value, str):
+            left_out.append(LeftOut(path=record.id, reason=f"its folder '{value}' is not a number"))
+        else:
+            found.append(replace(record, labels=(), values=(value,)))
+    if len({record.values for record in found}) < 2:
+        raise DataError(
+            f"{path} has no two folders named by a number, such as 23; name them so, or write a table image,value"
+        )
+    return found
 
 
 # ---- where a file belongs; paths are relative to the root, with forward slashes
@@ -265,6 +293,8 @@ def write(listing: Listing, path: Path) -> None:
 
 def _copies(listing: Listing) -> Iterator[tuple[str, Record]]:
     """Where each record goes, relative to the new folder."""
+    if listing.numeric:
+        raise DataError("class folders hold names of classes, and this data has numbers; write a table")
     if listing.multi_label:
         raise DataError("class folders hold one label for each image, and this data has several; write a table")
     if not listing.has_user_split and _split_folders(listing.classes):

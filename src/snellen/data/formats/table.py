@@ -11,19 +11,24 @@ comma never does: names hold commas. One such cell makes the whole table multi-l
 the classes", and an image may take several rows. In a single-label table an image without a label is left out, and
 two labels for one image are an error. ``multi_label`` overrides: False reads 'cat|dog' as one name.
 
+Numbers: with ``numeric`` every column of numbers beside image, group and split is one to be predicted, under its own
+name; None lets the data decide (data/formats/numbers.py), False never. An image without a finite number in each of
+them is left out.
+
 Counting: every image that is named once or more is one record or one thing left out; so is each row that names none.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from snellen.core.errors import DataError
 from snellen.core.record import LeftOut, Listing, Record, Split
 from snellen.data.formats.folder import SPLIT_FOLDERS
+from snellen.data.formats.numbers import Targets, amounts, asked_targets, doubt, is_counter, plain
 from snellen.data.formats.rows import SUFFIXES, Rows, read_rows, write_rows
 
 COLUMNS = {
@@ -42,6 +47,7 @@ class _Row:
     where: str
     image: str
     label: str
+    cells: Sequence[str]
     group: str | None
     split: Split | None
 
@@ -50,26 +56,26 @@ def matches(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def read(path: Path, *, images: Path | None = None, multi_label: bool | None = None) -> Listing:
+def read(
+    path: Path, *, images: Path | None = None, multi_label: bool | None = None, numeric: bool | None = None
+) -> Listing:
     """Read a table of images. Raises DataError, which names the line; when most images are missing, too."""
     path = Path(path)
     table = read_rows(path)
-    rows = _rows(path, table)
-    separator = "" if multi_label is False else _separator(rows, taken=table.delimiter)
-    multi_label = bool(separator) if multi_label is None else multi_label
+    at = {role: _column(path, table.header, role) for role in COLUMNS}
+    targets = _targets(path, table, at, multi_label=multi_label, numeric=numeric)
+    rows = _rows(path, table, at, labelled=targets is None and not numeric)
     root = Path(os.path.abspath(path.parent if images is None else images))
     if not root.is_dir():
         raise DataError(f"the folder of images, {root}, does not exist; give it with --images")
     left_out = [LeftOut(path=row.where, reason="names no image") for row in rows if not row.image]
     found, missing = _located([row for row in rows if row.image], root)
-    if len(missing) > len(found):
-        first = next(iter(missing))
-        hint = "" if Path(first).suffix else " (names need their suffix, such as .jpg)"
-        raise DataError(
-            f"{path}: {len(missing)} of {len(missing) + len(found)} images are not there; the first, {first!r}, "
-            f"was looked for at {str(root / first)!r}{hint}; say where the images are with --images"
-        )
+    _check_found(path, root, found, missing)
     left_out += [LeftOut(path=name, reason="file not found") for name in missing]
+    if targets is not None:
+        return _of_numbers(path, root, targets, found, left_out)
+    separator = "" if multi_label is False else _separator(rows, taken=table.delimiter)
+    multi_label = bool(separator) if multi_label is None else multi_label
     records = []
     for file, of_image in found.items():
         id = Path(os.path.relpath(file, root)).as_posix()
@@ -88,19 +94,66 @@ def read(path: Path, *, images: Path | None = None, multi_label: bool | None = N
         classes=classes,
         multi_label=multi_label,
         left_out=tuple(sorted(left_out, key=lambda item: item.path)),
+        notes=doubt(f"the column '{table.header[at['label'] or 0].strip()}' has", classes) if numeric is None else (),
     )
+
+
+def _of_numbers(
+    path: Path, root: Path, targets: Targets, found: Mapping[str, Sequence[_Row]], left_out: list[LeftOut]
+) -> Listing:
+    records = []
+    for file, of_image in found.items():
+        if len(of_image) > 1:
+            first, second = of_image[:2]
+            raise DataError(f"{path}: {first.image!r} is in {first.where} and in {second.where}; remove one")
+        (row,) = of_image
+        id = Path(os.path.relpath(file, root)).as_posix()
+        values = targets.values(row.cells)
+        if isinstance(values, str):
+            left_out.append(LeftOut(path=id, reason=values))
+        else:
+            records.append(Record(id=id, path=Path(file), values=values, group=row.group, split=row.split))
+    if not records:
+        raise DataError(f"{path}: no image has a number in {' and '.join(map(repr, targets.names))}")
+    return Listing(
+        root=root,
+        format="table",
+        records=tuple(sorted(records, key=lambda record: record.id)),
+        classes=targets.names,
+        left_out=tuple(sorted(left_out, key=lambda item: item.path)),
+        notes=targets.notes,
+    )
+
+
+def _check_found(path: Path, root: Path, found: Mapping[str, Sequence[_Row]], missing: Mapping[str, _Row]) -> None:
+    if len(missing) > len(found):
+        first = next(iter(missing))
+        hint = "" if Path(first).suffix else " (names need their suffix, such as .jpg)"
+        raise DataError(
+            f"{path}: {len(missing)} of {len(missing) + len(found)} images are not there; the first, {first!r}, "
+            f"was looked for at {str(root / first)!r}{hint}; say where the images are with --images"
+        )
 
 
 # ---- columns
 
 
-def _rows(path: Path, table: Rows) -> list[_Row]:
-    at = {role: _column(path, table.header, role) for role in COLUMNS}
-    for role in ("image", "label"):
+def _targets(
+    path: Path, table: Rows, at: Mapping[str, int | None], *, multi_label: bool | None, numeric: bool | None
+) -> Targets | None:
+    """The columns of numbers to be predicted; None for labels."""
+    if at["image"] is None or not table.rows or numeric is False or (numeric is None and multi_label is not None):
+        return None
+    return asked_targets(table, at, str(path)) if numeric else amounts(table, at["label"], str(path))
+
+
+def _rows(path: Path, table: Rows, at: Mapping[str, int | None], *, labelled: bool) -> list[_Row]:
+    for role in ("image", "label") if labelled else ("image",):
         if at[role] is None:
             skipped = "".join(f"; '{name}' is of type {kind}, not text" for name, kind in table.no_text.items())
             names = ", ".join(f"'{name}'" for name in table.header)
-            raise DataError(f"{path} has no column '{role}', but {names}{skipped}; rename the one that is meant")
+            hint = ", or give --task regression to predict numbers" if role == "label" else ""
+            raise DataError(f"{path} has no column '{role}', but {names}{skipped}; rename the one that is meant{hint}")
 
     def cell(cells: Sequence[str], role: str) -> str:
         column = at[role]
@@ -118,6 +171,7 @@ def _rows(path: Path, table: Rows) -> list[_Row]:
                 where=where,
                 image=image if image.strip() else "",
                 label=cell(cells, "label"),
+                cells=cells,
                 group=cell(cells, "group") or None,
                 split=split,
             )
@@ -129,9 +183,8 @@ def _rows(path: Path, table: Rows) -> list[_Row]:
 
 def _column(path: Path, header: Sequence[str], role: str) -> int | None:
     """Which column plays a role, or None."""
-    plain = [name.strip().lower().replace(" ", "_").replace("-", "_") for name in header]
-    candidates = [i for i, name in enumerate(plain) if name in COLUMNS[role]]
-    exact = [i for i in candidates if plain[i] == role]
+    candidates = [i for i, name in enumerate(header) if plain(name) in COLUMNS[role]]
+    exact = [i for i in candidates if plain(header[i]) == role]
     if len(exact or candidates) > 1:
         names = " and ".join(f"'{header[i]}'" for i in candidates)
         raise DataError(f"{path} has {len(candidates)} columns for the {role}, {names}; name the right one '{role}'")
@@ -229,18 +282,27 @@ def write(listing: Listing, path: Path) -> None:
         raise DataError(f"a table ends in {', '.join(SUFFIXES)}, got {path}")
     if path.exists():
         raise DataError(f"{path} exists; give a new file")
-    for label in listing.classes:
-        if label != label.strip() or not label or (listing.multi_label and any(mark in label for mark in SEPARATORS)):
-            raise DataError(
-                f"the class '{label}' cannot be written to a table: blanks around it, or one of {SEPARATORS}"
-            )
-    header = ["image", "label"]
+    columns = list(listing.classes) if listing.numeric else ["label"]
+    _check_names(listing)
+    header = ["image", *columns]
     grouped = any(record.group is not None for record in listing.records)
     header += ["group"] * grouped + ["split"] * listing.has_user_split
     rows = [
-        [record.id, "|".join(record.labels)]
+        [record.id, *(["|".join(record.labels)] if record.values is None else map(repr, record.values))]
         + [record.group or ""] * grouped
         + [record.split or ""] * listing.has_user_split
         for record in listing.records
     ]
     write_rows(path, header, rows)
+
+
+def _check_names(listing: Listing) -> None:
+    """Raises DataError for what would read back differently."""
+    roles = {name for role in ("image", "group", "split") for name in COLUMNS[role]}
+    for name in listing.classes:
+        if listing.numeric and (plain(name) in roles or name != name.strip() or is_counter(name)):
+            raise DataError(f"a column named '{name}' would not be read back as numbers; rename it")
+        if name != name.strip() or not name or (listing.multi_label and any(mark in name for mark in SEPARATORS)):
+            raise DataError(
+                f"the class '{name}' cannot be written to a table: blanks around it, or one of {SEPARATORS}"
+            )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from snellen.core.errors import DataError, DivergenceError
 from snellen.core.estimate import Estimate
+from snellen.metrics.calibration import calibration_errors
 from snellen.metrics.confusion import (
     Counts,
     accuracy,
@@ -113,13 +114,16 @@ class _Metrics(ABC, Generic[TargetT]):
         support = self._support(values, codes)
         if not intervals:
             return {name: Estimate(value=value, n=support[name].n) for name, value in values.items()}
-        samples = sample(
-            partial(self._decided, per_image), self._ranked, self.n, self.scores.size, groups=codes, seed=seed
-        )
+        samples = self.resampled(groups=groups, seed=seed)
         return {
             name: estimate(value, support[name], samples.get(name), grouped=codes is not None)
             for name, value in values.items()
         }
+
+    def resampled(self, *, groups: Sequence[str | None] | None = None, seed: int = 0) -> dict[str, Floats]:
+        """Every metric in each bootstrap resample: name -> [num_resamples]."""
+        codes, decided = None if groups is None else group_codes(groups), partial(self._decided, self._per_image())
+        return sample(decided, self._ranked, self.n, self.scores.size, groups=codes, seed=seed)
 
     @abstractmethod
     def _take(self, predicted: Sequence[TargetT], truth: Sequence[TargetT]) -> None:
@@ -161,10 +165,12 @@ class _Metrics(ABC, Generic[TargetT]):
 class ClassificationMetrics(_Metrics[Label]):
     """One class per image.
 
-    accuracy, balanced_accuracy, top5_accuracy (with more than 5 classes), log_loss; precision, recall and f1 as
-    ``_macro``, ``_micro`` (equal to accuracy) and ``_weighted`` (by images per class); roc_auc: one class against the
-    rest, mean over classes, with two classes that of the second; average_precision: mean over classes; and
-    ``precision/``, ``recall/``, ``f1/``, ``roc_auc/`` and ``average_precision/<class>``.
+    accuracy, balanced_accuracy, top5_accuracy (with more than 5 classes), log_loss, brier_score (half the squared
+    distance of probabilities and truth: 0 to 1, and with two classes the usual one), calibration_error (of the
+    probability of the decided class); precision, recall and f1 as ``_macro``, ``_micro`` (equal to accuracy) and
+    ``_weighted`` (by images per class); roc_auc: one class against the rest, mean over classes, with two classes that
+    of the second; average_precision: mean over classes; and ``precision/``, ``recall/``, ``f1/``, ``roc_auc/`` and
+    ``average_precision/<class>``.
     """
 
     _shares = frozenset(("accuracy", "top5_accuracy", "precision_micro", "recall_micro", "f1_micro", "recall_weighted"))
@@ -209,7 +215,10 @@ class ClassificationMetrics(_Metrics[Label]):
         return support
 
     def _per_image(self) -> dict[str, Floats]:
-        per_image = {"log_loss": log_losses(self.scores, self.truth)}
+        per_image = {
+            "log_loss": log_losses(self.scores, self.truth),
+            "brier_score": _distances(self.scores, self.truth),
+        }
         if len(self.classes) > 5:
             per_image["top5_accuracy"] = top_k_hits(self.scores, self.truth, 5)
         return per_image
@@ -226,7 +235,9 @@ class ClassificationMetrics(_Metrics[Label]):
 
     def _ranked(self, weights: Weights | None) -> dict[str, Floats]:
         ranking = one_vs_rest(self.scores, self.truth, weights)
+        confidence = np.take_along_axis(self.scores, self.predicted[:, None], axis=1)
         return {
+            "calibration_error": calibration_errors(confidence, (self.predicted == self.truth)[:, None], weights),
             "roc_auc": ranking.roc_auc[:, 1] if len(self.classes) == 2 else macro(ranking.roc_auc),
             "average_precision": macro(ranking.average_precision),
             **_areas(ranking, self.classes),
@@ -237,9 +248,10 @@ class MultiLabelMetrics(_Metrics[LabelSet]):
     """Any number of labels per image.
 
     mean_average_precision; precision, recall and f1 as ``_macro`` (mean over labels) and ``_micro`` (all decisions
-    pooled); subset_accuracy: images with every label right; label_accuracy: label decisions that are right; log_loss
-    and roc_auc: mean over labels; and ``average_precision/``, ``precision/``, ``recall/``, ``f1/`` and
-    ``roc_auc/<label>``. Labels that no image has are in no mean over labels but log_loss and label_accuracy.
+    pooled); subset_accuracy: images with every label right; label_accuracy: label decisions that are right; log_loss,
+    brier_score and roc_auc: mean over labels; calibration_error: over the probabilities of all labels together; and
+    ``average_precision/``, ``precision/``, ``recall/``, ``f1/`` and ``roc_auc/<label>``. Labels that no image has are
+    in no mean over labels but log_loss, brier_score and label_accuracy.
     """
 
     _shares = frozenset(("subset_accuracy",))
@@ -282,6 +294,7 @@ class MultiLabelMetrics(_Metrics[LabelSet]):
             "subset_accuracy": right.all(axis=1).astype(np.float64),
             "label_accuracy": right.mean(axis=1),
             "log_loss": binary_log_losses(self.scores, self.truth),
+            "brier_score": np.square(self.scores - self.truth, dtype=np.float64).mean(axis=1),
         }
 
     def _decided(self, per_image: Mapping[str, Floats], weights: Weights | None) -> dict[str, Floats]:
@@ -291,41 +304,11 @@ class MultiLabelMetrics(_Metrics[LabelSet]):
     def _ranked(self, weights: Weights | None) -> dict[str, Floats]:
         ranking = one_vs_rest(self.scores, self.truth, weights)
         return {
+            "calibration_error": calibration_errors(self.scores, self.truth, weights),
             "mean_average_precision": macro(ranking.average_precision),
             "roc_auc": macro(ranking.roc_auc),
             **_areas(ranking, self.classes),
         }
-
-
-def majority(
-    truth_train: Sequence[TargetT],
-    truth_eval: Sequence[TargetT],
-    classes: Sequence[str],
-    *,
-    groups: Sequence[str | None] | None = None,
-) -> dict[str, Estimate]:
-    """The metrics of a model that never looks at the image: the bar that any model has to clear.
-
-    One label per image: the most frequent training class (the first of equals), with the classes' training
-    frequencies as scores. Several labels: each label's training frequency as its score, given where it is at
-    least half.
-    """
-    if not truth_train:
-        raise DataError("no majority can be taken: there is no training image; check that the split is not empty")
-    first = truth_train[0]
-    if isinstance(first, Label):
-        seen = np.bincount([label.index for label in truth_train if isinstance(label, Label)], minlength=len(classes))
-        answer = Label(int(seen.argmax()), (seen / seen.sum()).astype(np.float32))
-        single = ClassificationMetrics(classes)
-        single.update([answer] * len(truth_eval), [label for label in truth_eval if isinstance(label, Label)])
-        return single.compute(groups=groups)
-    rates = np.mean([labels.present for labels in truth_train if isinstance(labels, LabelSet)], axis=0)
-    several = MultiLabelMetrics(classes)
-    several.update(
-        [LabelSet(rates >= 0.5, rates.astype(np.float32))] * len(truth_eval),
-        [labels for labels in truth_eval if isinstance(labels, LabelSet)],
-    )
-    return several.compute(groups=groups)
 
 
 _RATES = {"precision": precision, "recall": recall, "f1": f1}
@@ -357,6 +340,13 @@ def _means(per_image: Mapping[str, Floats], weights: Weights | None) -> dict[str
         return {name: values.mean(keepdims=True) for name, values in per_image.items()}
     summed = weights.astype(np.float64) @ np.stack(list(per_image.values()), axis=1)
     return dict(zip(per_image, summed.T / weights.sum(axis=1), strict=True))
+
+
+def _distances(scores: NDArray[np.float32], truth: NDArray[np.int64]) -> Floats:
+    """Half the squared distance of each image's probabilities and its truth, 0..1, [n]: |p|^2 - 2 p_true + 1."""
+    given = np.take_along_axis(scores, truth[:, None], axis=1)[:, 0].astype(np.float64)
+    squares = np.einsum("ij,ij->i", scores, scores, dtype=np.float64)
+    return np.asarray(np.maximum(0.5 * (squares - 2 * given + 1), 0.0))
 
 
 def _scores(

@@ -1,4 +1,4 @@
-"""The pictures of how a classifier answers: who is taken for whom, and what each threshold would give."""
+"""The pictures of how a classifier answers: who is taken for whom, what each threshold would give, and is it sure."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.draw.chart import Chart
+from snellen.draw.chart import INK, SERIES, WIDTH, Chart, figure, finish
 from snellen.draw.charts import Line, bars, curves, heatmap
+from snellen.metrics.calibration import calibration_errors, error_by_chance, plain_calibration_error, reliability
 from snellen.metrics.confusion import confusion_matrix
+from snellen.metrics.decisions import class_decisions, label_decisions
 from snellen.metrics.ranking import precision_recall_curve, roc_curve
 
 MAX_CURVES = 6  # more lines in one picture cannot be told apart
 _GRID = np.linspace(0.0, 1.0, 201)
+_FEWEST_ANSWERS = 10  # of which something can be said about confidence
 
 Array = NDArray[Any]
 
 
-def charts(truth: Array, scores: Array, classes: Sequence[str], multi_label: bool) -> list[Chart]:
-    """Confusion matrix (positives and misses of each class when multi-label), ROC and precision-recall curves.
+def charts(
+    truth: Array, scores: Array, classes: Sequence[str], multi_label: bool, decided: Array | None = None
+) -> list[Chart]:
+    """Confusion matrix (positives and misses of each class when multi-label), ROC, precision-recall, reliability.
 
-    truth   int [n], class indices 0 to k-1; or 0/1 [n, k] when multi-label
-    scores  float [n, k], probabilities; rows with a NaN are left out
+    truth    int [n], class indices 0 to k-1; or 0/1 [n, k] when multi-label
+    scores   float [n, k], probabilities; rows with a NaN are left out
+    decided  what the model said, like ``truth``; None: the most probable class, or labels from 0.5 on
     Classes without a positive or without a negative image have no curves. Nothing to show gives an empty list.
     Raises ValueError for shapes or class indices that do not fit together.
     """
@@ -35,17 +41,23 @@ def charts(truth: Array, scores: Array, classes: Sequence[str], multi_label: boo
         )
     if not multi_label and truth.size and not 0 <= truth.min() <= truth.max() < len(classes):
         raise ValueError(f"{len(classes)} classes, but class indices from {truth.min()} to {truth.max()}")
+    if decided is None:
+        decided = label_decisions(scores) if multi_label else class_decisions(scores)
     usable = np.isfinite(scores).all(axis=1)
     if not usable.all():
-        truth, scores = truth[usable], scores[usable]
+        truth, scores, decided = truth[usable], scores[usable], decided[usable]
     if not len(truth):
         return []
-    first = _answers(truth, scores, classes) if multi_label else _confusion(truth, scores, classes)
-    return [first, *_threshold_charts(truth, scores, classes, multi_label)]
+    first = _answers(truth, decided, classes) if multi_label else _confusion(truth, decided, classes)
+    if multi_label:
+        sure = _reliability(scores.ravel(), truth.ravel().astype(bool), "a label's probability", "the label was there")
+    else:
+        sure = _reliability(scores[np.arange(len(truth)), decided], truth == decided, "confidence", "it was right")
+    return [first, *_threshold_charts(truth, scores, classes, multi_label), *sure]
 
 
-def _confusion(truth: Array, scores: Array, names: Sequence[str]) -> Chart:
-    counts = confusion_matrix(truth, scores.argmax(axis=1), len(names))
+def _confusion(truth: Array, decided: Array, names: Sequence[str]) -> Chart:
+    counts = confusion_matrix(truth, decided, len(names))
     right = int(np.trace(counts))
     caption = (
         f"Rows are the true classes, columns what the model said; {right:,} of {len(truth):,} images lie on the "
@@ -54,13 +66,40 @@ def _confusion(truth: Array, scores: Array, names: Sequence[str]) -> Chart:
     return heatmap("Confusion matrix", caption, counts, names)
 
 
-def _answers(truth: Array, scores: Array, names: Sequence[str]) -> Chart:
+def _answers(truth: Array, decided: Array, names: Sequence[str]) -> Chart:
     """Multi-label answers have no single confusion: each label is right or wrong for itself."""
-    said, there = scores >= 0.5, truth.astype(bool)
+    said, there = decided.astype(bool), truth.astype(bool)
     parts = {"found": said & there, "missed": ~said & there, "wrongly said": said & ~there}
     counts = {part: dict(zip(names, cells.sum(axis=0).tolist(), strict=True)) for part, cells in parts.items()}
-    caption = f"For each label, over {len(truth):,} images: a label counts as said when its score is 0.5 or more."
+    caption = f"For each label, over {len(truth):,} images: how often the model said it, and was right."
     return bars("Right and wrong answers", caption, counts, x_label="images")
+
+
+def _reliability(confidence: Array, right: Array, x_name: str, y_name: str) -> list[Chart]:
+    """How often answers of like confidence were right, and where a calibrated model would lie."""
+    if len(confidence) < _FEWEST_ANSWERS:
+        return []
+    shown = reliability(confidence, right)
+    plain, chance = plain_calibration_error(confidence, right), error_by_chance(confidence)
+    left = float(calibration_errors(confidence[:, None], right[:, None])[0])
+    caption = (
+        f"Answers of like {x_name}, and how often {y_name}. Bars: where 95 of 100 perfectly calibrated models would "
+        f"lie. The points are {100 * plain:.1f} % off the diagonal (root mean square); by chance alone a calibrated "
+        f"model would show {100 * chance:.1f} % on {len(right):,} answers. Without chance, {100 * left:.1f} % are left."
+    )
+    with figure(WIDTH, 330) as (canvas, axes):
+        start = np.floor(10 * min(part.min() for part in (shown.confidence, shown.right, shown.low))) / 10
+        axes.plot((start, 1), (start, 1), color=INK, linewidth=0.9, linestyle=(0, (2, 3)), alpha=0.6)
+        axes.vlines(shown.confidence, shown.low, shown.high, color=INK, linewidth=7, alpha=0.18)
+        axes.plot(shown.confidence, shown.right, color=SERIES[0], linewidth=1.8, marker="o", markersize=4)
+        axes.set(xlabel=x_name, ylabel=f"how often {y_name}", xlim=(start - 0.01, 1.01), ylim=(start - 0.01, 1.02))
+        axes.grid()
+        rows = [
+            [f"{mean:.3f}", f"{share:.3f}", f"{n:,}", f"{low:.3f} to {high:.3f}"]
+            for mean, share, n, low, high in zip(*shown, strict=True)
+        ]
+        header = (x_name, f"how often {y_name}", "answers", "if calibrated")
+        return [finish(canvas, title="Reliability", caption=caption, header=header, rows=rows)]
 
 
 @dataclass(frozen=True, slots=True)

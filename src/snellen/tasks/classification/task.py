@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from snellen.core.record import Record
+from snellen.metrics.decisions import class_decisions, label_decisions
 from snellen.tasks.base import Task
 from snellen.tasks.classification.metrics import ClassificationMetrics, MultiLabelMetrics
 from snellen.tasks.classification.target import Label, LabelSet
@@ -20,25 +22,38 @@ if TYPE_CHECKING:
     from snellen.core.sample import Batch
     from snellen.draw.chart import Chart
 
-THRESHOLD = 0.5  # probability from which a label counts as present
 KindT = TypeVar("KindT", Label, LabelSet)
 
 
 class _ImageTask(Task[KindT]):
     """What the two kinds of classification share: a backbone with a linear head."""
 
+    parts_classes = True
+
     def build_model(self, plan: Plan) -> nn.Module:
         from snellen.nn.backbone import create_backbone
         from snellen.nn.network import Network
 
-        backbone = create_backbone(plan.model, input_size=max(plan.preprocessing.input_size))
-        return Network(plan.preprocessing, backbone, len(self.classes), plan.dropout)
+        backbone = create_backbone(
+            plan.model,
+            input_size=max(plan.preprocessing.input_size),
+            norm=plan.norm,
+            activation=plan.activation,
+            dropout=plan.dropout,
+        )
+        return Network(plan.preprocessing, backbone, len(self.classes), plan.dropout, plan.feature_stage)
 
-    def _fit_head(self, features: Tensor, targets: Tensor, groups: Sequence[str], seed: int) -> Mapping[str, Tensor]:
-        from snellen.nn.linear_probe import fit_linear_probe
+    def _fit_head(self, features: Tensor, targets: Tensor, groups: Sequence[str], plan: Plan) -> Mapping[str, Tensor]:
+        from snellen.nn.linear_probe import Balance, fit_linear_probe
 
-        probe = fit_linear_probe(features, targets, len(self.classes), groups, seed)
+        probe = fit_linear_probe(features, targets, len(self.classes), groups, plan.seed, Balance.of(plan))
         return {"head.weight": probe.weight, "head.bias": probe.bias}
+
+    def _fit_svm(self, features: Tensor, targets: Tensor, groups: Sequence[str], plan: Plan) -> Mapping[str, Tensor]:
+        from snellen.nn.support_vectors import fit_linear_svm
+
+        weight, bias = fit_linear_svm(features, targets, len(self.classes), groups, plan)
+        return {"head.weight": weight, "head.bias": bias}
 
     def draw(self, image: np.ndarray, target: KindT) -> Image.Image:
         from snellen.draw.pictures import draw_label
@@ -48,7 +63,8 @@ class _ImageTask(Task[KindT]):
     def charts(self, arrays: Mapping[str, np.ndarray]) -> list[Chart]:
         from snellen.tasks.classification.plots import charts
 
-        return charts(arrays["truth"], arrays["scores"], self.classes, self.name == "multilabel")
+        several = self.name == "multilabel"
+        return charts(arrays["truth"], arrays["scores"], self.classes, several, arrays.get("predicted"))
 
 
 class Classification(_ImageTask[Label]):
@@ -62,20 +78,32 @@ class Classification(_ImageTask[Label]):
         return Label.of(record, self.classes)
 
     def criterion(self, outputs: Tensor, batch: Batch[Label], plan: Plan) -> dict[str, Tensor]:
-        import torch.nn.functional as F
+        from snellen.nn.losses import ONE_CLASS, cross_entropy
 
-        truth = _indices(batch.targets, outputs)
-        smoothing = plan.label_smoothing if outputs.requires_grad else 0.0  # validation shows the plain loss
-        return {"cross_entropy": F.cross_entropy(outputs.float(), truth, label_smoothing=smoothing)}
+        logits, truth = outputs.float(), _indices(batch.targets, outputs)
+        if not outputs.requires_grad:  # validation shows the plain loss, whatever is minimised
+            return {"cross_entropy": cross_entropy(logits, truth)}
+        return {plan.loss: ONE_CLASS[plan.loss](logits, truth, plan)}
 
     def fit_probe(
-        self, features: Tensor, targets: Sequence[Label], groups: Sequence[str], seed: int
+        self, features: Tensor, targets: Sequence[Label], groups: Sequence[str], plan: Plan
     ) -> Mapping[str, Tensor]:
-        return self._fit_head(features, _indices(targets, features), groups, seed)
+        return self._fit_head(features, _indices(targets, features), groups, plan)
+
+    def fit_svm(
+        self, features: Tensor, targets: Sequence[Label], groups: Sequence[str], plan: Plan
+    ) -> Mapping[str, Tensor]:
+        return self._fit_svm(features, _indices(targets, features), groups, plan)
+
+    def numbers(self, targets: Sequence[Label]) -> Tensor:
+        import torch.nn.functional as F
+
+        return 2 * F.one_hot(_indices(targets), len(self.classes)).float() - 1
 
     def decode(self, outputs: Tensor) -> list[Label]:
         scores = outputs.detach().float().softmax(1).cpu().numpy()
-        return [Label(int(index), row) for index, row in zip(scores.argmax(1), scores, strict=True)]
+        decided = class_decisions(scores, self.decision)
+        return [Label(int(index), row) for index, row in zip(decided, scores, strict=True)]
 
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.classes)
@@ -100,7 +128,20 @@ class Classification(_ImageTask[Label]):
         ]
 
     def arrays(self, predicted: Sequence[Label], truth: Sequence[Label]) -> dict[str, np.ndarray]:
-        return {"scores": _scores(predicted), "truth": np.array([label.index for label in truth], np.int64)}
+        decided, true = (np.array([label.index for label in labels], np.int64) for labels in (predicted, truth))
+        return {"scores": _scores(predicted), "predicted": decided, "truth": true}
+
+    def read_arrays(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[Label], list[Label]]:
+        scores = arrays["scores"]
+        decided = arrays["predicted"] if "predicted" in arrays else class_decisions(scores)  # older files have none
+        predicted = [Label(int(index), row) for index, row in zip(decided, scores, strict=True)]
+        return predicted, [Label(int(index)) for index in arrays["truth"]]
+
+    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
+        import torch
+
+        logs = torch.stack([output.float().log_softmax(1) for output in outputs])
+        return logs.logsumexp(0) - math.log(len(outputs))
 
     def describe(self, predicted: Label) -> dict[str, Any]:
         probabilities = {name: float(p) for name, p in zip(self.classes, _scores([predicted])[0], strict=True)}
@@ -129,21 +170,30 @@ class MultiLabel(_ImageTask[LabelSet]):
         return LabelSet.of(record, self.classes)
 
     def criterion(self, outputs: Tensor, batch: Batch[LabelSet], plan: Plan) -> dict[str, Tensor]:
-        import torch.nn.functional as F
+        from snellen.nn.losses import ANY_LABELS, binary_cross_entropy
 
-        truth = _presence(batch.targets, outputs)
-        if outputs.requires_grad:
-            truth = truth * (1 - plan.label_smoothing) + plan.label_smoothing / 2
-        return {"binary_cross_entropy": F.binary_cross_entropy_with_logits(outputs.float(), truth)}
+        logits, truth = outputs.float(), _presence(batch.targets, outputs)
+        if not outputs.requires_grad:  # validation shows the plain loss, whatever is minimised
+            return {"binary_cross_entropy": binary_cross_entropy(logits, truth)}
+        return {plan.loss: ANY_LABELS[plan.loss](logits, truth, plan)}
 
     def fit_probe(
-        self, features: Tensor, targets: Sequence[LabelSet], groups: Sequence[str], seed: int
+        self, features: Tensor, targets: Sequence[LabelSet], groups: Sequence[str], plan: Plan
     ) -> Mapping[str, Tensor]:
-        return self._fit_head(features, _presence(targets, features), groups, seed)
+        return self._fit_head(features, _presence(targets, features), groups, plan)
+
+    def fit_svm(
+        self, features: Tensor, targets: Sequence[LabelSet], groups: Sequence[str], plan: Plan
+    ) -> Mapping[str, Tensor]:
+        return self._fit_svm(features, _presence(targets, features), groups, plan)
+
+    def numbers(self, targets: Sequence[LabelSet]) -> Tensor:
+        return 2 * _presence(targets) - 1
 
     def decode(self, outputs: Tensor) -> list[LabelSet]:
         scores = outputs.detach().float().sigmoid().cpu().numpy()
-        return [LabelSet(row >= THRESHOLD, row) for row in scores]
+        decided = label_decisions(scores, self.decision)
+        return [LabelSet(present, row) for present, row in zip(decided, scores, strict=True)]
 
     def metrics(self) -> MultiLabelMetrics:
         return MultiLabelMetrics(self.classes)
@@ -151,7 +201,7 @@ class MultiLabel(_ImageTask[LabelSet]):
     def majority(self, train: Sequence[LabelSet], num: int) -> list[LabelSet]:
         counts = np.sum([labels.present for labels in train], axis=0)
         scores = ((counts + 1) / (len(train) + 2)).astype(np.float32)
-        return [LabelSet(scores >= THRESHOLD, scores)] * num
+        return [LabelSet(label_decisions(scores), scores)] * num
 
     def mistakes(self, predicted: Sequence[LabelSet], truth: Sequence[LabelSet], limit: int) -> list[dict[str, Any]]:
         scores, present = _scores(predicted), np.array([labels.present for labels in truth], bool)
@@ -172,8 +222,22 @@ class MultiLabel(_ImageTask[LabelSet]):
         ]
 
     def arrays(self, predicted: Sequence[LabelSet], truth: Sequence[LabelSet]) -> dict[str, np.ndarray]:
-        present = [labels.present for labels in truth]
-        return {"scores": _scores(predicted), "truth": np.array(present, np.uint8).reshape(len(truth), -1)}
+        present, true = (np.array([each.present for each in sets], np.uint8) for sets in (predicted, truth))
+        size = (len(truth), len(self.classes))
+        return {"scores": _scores(predicted), "predicted": present.reshape(size), "truth": true.reshape(size)}
+
+    def read_arrays(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[LabelSet], list[LabelSet]]:
+        scores = arrays["scores"]
+        present = arrays["predicted"] if "predicted" in arrays else label_decisions(scores)  # older files have none
+        predicted = [LabelSet(row.astype(bool), row_scores) for row, row_scores in zip(present, scores, strict=True)]
+        return predicted, [LabelSet(row.astype(bool)) for row in arrays["truth"]]
+
+    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
+        import torch
+        import torch.nn.functional as F
+
+        logits = torch.stack([output.float() for output in outputs])
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)  # log odds of the mean
 
     def describe(self, predicted: LabelSet) -> dict[str, Any]:
         scores = _scores([predicted])[0]
@@ -194,13 +258,15 @@ def _scores(predicted: Sequence[Label] | Sequence[LabelSet]) -> np.ndarray:
     return np.array([label.scores for label in predicted], np.float32)
 
 
-def _indices(targets: Sequence[Label], like: Tensor) -> Tensor:
+def _indices(targets: Sequence[Label], like: Tensor | None = None) -> Tensor:
     import torch
 
-    return torch.tensor([label.index for label in targets], device=like.device)
+    return torch.tensor([label.index for label in targets], device=None if like is None else like.device)
 
 
-def _presence(targets: Sequence[LabelSet], like: Tensor) -> Tensor:
+def _presence(targets: Sequence[LabelSet], like: Tensor | None = None) -> Tensor:
     import torch
 
-    return torch.from_numpy(np.array([labels.present for labels in targets], np.float32)).to(like.device)
+    return torch.from_numpy(np.array([labels.present for labels in targets], np.float32)).to(
+        "cpu" if like is None else like.device
+    )

@@ -1,0 +1,93 @@
+"""What is in the data, said and written down: by itself, or at the start of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snellen.api.places import cache_of, check_place, fresh_folder, removed_on_failure
+from snellen.api.results import Audit
+from snellen.core.config import Config
+from snellen.core.console import Console
+from snellen.core.device import available_cores
+from snellen.core.finding import Finding
+from snellen.core.record import SPLITS
+from snellen.core.run import RunFolder
+
+if TYPE_CHECKING:
+    from snellen.data.survey import Survey
+
+
+def audit(data: str | Path, *, out: str | Path | None = None, console: Console | None = None, **settings: Any) -> Audit:
+    """Say what is in ``data`` and whether it is fit to train on; writes a report. Raises SnellenError."""
+    from snellen.data.survey import read_listing, survey
+
+    console = console or Console()
+    config = Config.of(data=str(data), **settings)
+    check_place(out)
+    name, listing = read_listing(config, cache_of(config), console)
+    known = survey(name, listing, config, console=console, workers=max(2, available_cores()))
+    findings, summary = audited(known)
+    tell(console, known, findings)
+    run = RunFolder.create(Path(out) if out else fresh_folder(f"{name}-audit"))
+    with removed_on_failure(run):
+        from snellen.report.build import build_audit_report
+
+        write_survey(run, config, known, findings, summary)
+        build_audit_report(run.path)
+        run.set_status("done")
+    console.say(f"Report: {run.path / 'report.html'}")
+    return Audit(run.path, findings, summary)
+
+
+def audited(known: Survey) -> tuple[list[Finding], dict[str, Any]]:
+    """What the checks found, and the summary."""
+    from snellen.audit.run_audit import run_audit
+    from snellen.audit.subject import AuditSubject
+    from snellen.audit.summary import summarize
+
+    subject = AuditSubject(
+        listing=known.listing,
+        facts=known.facts,
+        left_out=known.left_out,
+        pairs=known.pairs,
+        manifest=known.manifest,
+    )
+    return run_audit(subject), summarize(subject)
+
+
+def write_survey(
+    run: RunFolder, config: Config, known: Survey, findings: Sequence[Finding], summary: dict[str, Any]
+) -> None:
+    """data.json, findings.json and the examples."""
+    from snellen.audit.pictures import save_examples
+    from snellen.data.survey import task_of
+
+    content = {
+        "version": 1,
+        "name": known.name,
+        "task": task_of(config, known.listing),
+        "format": known.listing.format,
+        "manifest": known.manifest.to_json(),
+        "left_out": [{"path": left.path, "reason": left.reason} for left in known.left_out],
+        "notes": list(known.notes),
+        "summary": summary,
+        "test_uses": int(config.test),
+    }
+    run.write_json("data.json", content)
+    run.write_findings(findings)
+    save_examples(run, known, summary["examples"])
+
+
+def tell(console: Console, known: Survey, findings: Sequence[Finding]) -> None:
+    """The data in a few lines: nothing that was decided stays unsaid."""
+    sizes = ", ".join(f"{len(known.side(split))} {split}" for split in SPLITS if known.side(split))
+    console.say(
+        f"{known.name}: {len(known.records)} images {known.manifest.question} ({sizes}), {len(known.left_out)} left out"
+    )
+    for note in known.notes:
+        console.say(f"  {note}")
+    for finding in findings:
+        if finding.severity != "info":
+            console.say(f"  {finding.severity}: {finding.message} {finding.advice}")

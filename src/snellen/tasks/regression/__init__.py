@@ -1,0 +1,1 @@
+"""How much of something an image shows: one number, or several."""
