@@ -16,6 +16,7 @@ from snellen.metrics.calibration import (
     reliability,
 )
 from snellen.metrics.interval import resamples
+from snellen.tasks.classification.plots import charts
 
 Answers = tuple[NDArray[np.float64], NDArray[np.bool_]]
 
@@ -113,3 +114,30 @@ def test_the_band_holds_calibrated_models_nineteen_times_in_twenty() -> None:
     assert 0.92 < np.mean(inside) < 0.995
     sure = reliability(*answers(300, 0, 0.3))
     assert np.mean(sure.right < sure.low) > 0.8
+
+
+def test_the_reliability_diagram_says_what_is_chance_and_what_is_left() -> None:
+    confidence, right = answers(400, 0, 0.25)
+    truth = np.arange(400) % 2
+    decided = np.where(right, truth, 1 - truth)
+    scores = np.empty((400, 2))
+    scores[np.arange(400), decided], scores[np.arange(400), 1 - decided] = confidence, 1 - confidence
+    chart = charts(truth, scores, ["ants", "bees"], False, decided)[-1]
+    assert chart.title == "Reliability" and len(chart.rows) <= MAX_BINS
+    for value in (
+        plain_calibration_error(confidence, right),
+        error_by_chance(confidence),
+        corrected(confidence, right),
+    ):
+        assert f"{100 * value:.1f} %" in chart.caption
+    bands = [tuple(map(float, row[3].split(" to "))) for row in chart.rows]
+    assert np.mean([float(row[1]) < low for row, (low, _) in zip(chart.rows, bands, strict=True)]) > 0.4
+    few = charts(truth[:9], scores[:9], ["ants", "bees"], False, decided[:9])
+    assert "Reliability" not in [chart.title for chart in few]
+
+
+def test_a_confusion_matrix_shows_what_was_decided_not_what_was_likeliest() -> None:
+    scores, truth = np.tile([0.8, 0.2], (20, 1)), np.ones(20, np.int64)
+    moved = charts(truth, scores, ["ants", "bees"], False, np.ones(20, np.int64))[0]
+    assert moved.rows[1] == ("bees", "0", "20")
+    assert charts(truth, scores, ["ants", "bees"], False)[0].rows[1] == ("bees", "20", "0")

@@ -219,7 +219,7 @@ class Sealed(Mapping[str, ImageSet]):
 
 
 def test_what_is_settled_after_training_never_reads_the_test_images(tmp_path: Path) -> None:
-    session = start(save_folders(tmp_path / "data", per_class=30, side=8), tmp_path, epochs=1)
+    session = start(save_folders(tmp_path / "data", per_class=30, side=8), tmp_path, epochs=1, model="small-resnet")
     assert "test" in session.sides
     session.plan = replace(session.plan, calibrate="temperature", move_thresholds=True)
     weights = {name: tensor.clone() for name, tensor in session.model.state_dict().items()}

@@ -202,7 +202,7 @@ def test_repeated_images_come_back_varied_and_steps_count_them(tmp_path: Path) -
     data = save_folders(tmp_path / "data", per_class=24, side=8)
     for path in sorted((data / "circle").iterdir())[6:]:
         path.unlink()
-    session = start(data, tmp_path, split="80/10/10")
+    session = start(data, tmp_path, split="80/10/10", model="small-resnet")
     train: ImageSet = session.sides["train"]
     counts = [sum(record.labels == (name,) for record in train.records) for name in session.plan.classes]
     varied = Variation(augmentation=Augmentation.for_photos(), by_batch=False, seed=0, sampling="oversample")

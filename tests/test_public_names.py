@@ -19,11 +19,13 @@ NAMES = [
     "Prediction",
     "Run",
     "SnellenError",
+    "Tuning",
     "audit",
     "compare",
     "evaluate",
     "predict",
     "train",
+    "tune",
 ]
 SETTINGS = {
     *("images", "task", "split", "groups", "cache", "seed"),
@@ -37,6 +39,7 @@ SETTINGS = {
 }
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,
+    "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "test"},
     "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
     "predict": {"run", "images", "out", "device", "seed", "json"},

@@ -25,7 +25,7 @@ def test_a_planted_fault_in_numbers_is_found(code: str, plant: Callable[[], Audi
 def test_outliers_are_shown_the_farthest_first() -> None:
     (found,) = [finding for finding in run_audit(unknown_as_999()) if finding.code == "outlying-values"]
     assert found.images == ("0499.jpg", "0497.jpg", "0498.jpg")
-    assert "3 images have a 'age' far from all others, for example 0499.jpg with -1000000" in found.message
+    assert "3 images have a number for 'age' far from all others, as 0499.jpg with -1000000" in found.message
 
 
 HEALTHY: dict[str, Callable[[], AuditSubject]] = {

@@ -71,7 +71,7 @@ class Learnt:
 def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     data = save_for(name, folder / "data", num=150, side=SIDE)
-    settings = {"epochs": 8, "batch_size": 16, "lr": 0.01, "body_lr": 0.01, "patience": 99}
+    settings = {"model": "small-resnet", "epochs": 8, "batch_size": 16, "lr": 0.01, "body_lr": 0.01, "patience": 99}
     session = start(data, folder, task=name, **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "_SHEET_IMAGES", 4)

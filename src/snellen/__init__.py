@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snellen.api.comparing import compare
     from snellen.api.results import Audit, Evaluation
     from snellen.api.starting import train
+    from snellen.api.tuning import Tuning, tune
     from snellen.api.using import Run, evaluate, predict
     from snellen.compare.pairing import Comparison, Pairing
     from snellen.core.config import Config
@@ -36,11 +37,13 @@ _WHERE = {
     "Prediction": "snellen.predict",
     "Run": "snellen.api.using",
     "SnellenError": "snellen.core.errors",
+    "Tuning": "snellen.api.tuning",
     "audit": "snellen.api.auditing",
     "compare": "snellen.api.comparing",
     "evaluate": "snellen.api.using",
     "predict": "snellen.api.using",
     "train": "snellen.api.starting",
+    "tune": "snellen.api.tuning",
 }
 
 __all__ = [
@@ -54,11 +57,13 @@ __all__ = [
     "Prediction",
     "Run",
     "SnellenError",
+    "Tuning",
     "audit",
     "compare",
     "evaluate",
     "predict",
     "train",
+    "tune",
 ]
 
 

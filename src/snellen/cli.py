@@ -19,6 +19,7 @@ from snellen.core.errors import ConfigError, DataError, SnellenError
 _INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
 _PIPE_CLOSED = 141  # and for one whose reader went away, as in snellen predict ... | head
 _AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed")
+_NOT_FOR_A_SEARCH = ("folds", "fold", "test")
 
 _DATA = Parameter(help="A folder of images, a table of labels, or sample:digits.")
 
@@ -43,22 +44,25 @@ def build_app() -> App:
         result_action="return_value",
         suppress_keyboard_interrupt=False,
     )
-    # By name: these two have settings as options, and Config takes longer to load than the rest of the command line.
+    # By name: these have settings as options, and Config takes longer to load than the rest of the command line.
     app.command("snellen.cli:train", name="train", help=inspect.getdoc(_train))
     app.command("snellen.cli:audit", name="audit", help=inspect.getdoc(_audit))
     app.command(_evaluate, name="evaluate")
     app.command(_predict, name="predict")
     app.command(_compare, name="compare")
+    app.command("snellen.cli:tune", name="tune", help=inspect.getdoc(_tune))
     app.command(_lab, name="lab")
     return app
 
 
 def __getattr__(name: str) -> Callable[..., int]:
-    """The commands ``train`` and ``audit``, made when one of them is called."""
-    if name == "train":
+    """The commands that have settings as options, made when one of them is called."""
+    if name in ("train", "tune"):
         from snellen.core.config import Config
 
-        return _with_settings(_train, [setting for setting in Config.model_fields if setting != "data"])
+        left_out = {"data"} if name == "train" else {"data", *_NOT_FOR_A_SEARCH}
+        verb = _train if name == "train" else _tune
+        return _with_settings(verb, [setting for setting in Config.model_fields if setting not in left_out])
     if name == "audit":
         return _with_settings(_audit, _AUDIT_SETTINGS)
     raise AttributeError(f"module 'snellen.cli' has no attribute '{name}'")
@@ -213,6 +217,34 @@ def _compare(
         console.say(f"Report: {out / 'report.html'}")
     _print_json(json, comparison.to_json())
     return 0
+
+
+def _tune(
+    data: Annotated[str | None, _DATA] = None,
+    /,
+    *,
+    trials: Annotated[int, Parameter(help="How many trainings, those of a resumed search included.")] = 20,
+    search: Annotated[
+        tuple[str, ...],
+        Parameter(
+            consume_multiple=True,
+            negative="",
+            show_default=False,
+            help="What may change, as in lr=1e-4..1e-2 or optimizer=sgd|adamw. Default: rates and regularisation.",
+        ),
+    ] = (),
+    out: Out = None,
+    resume: Annotated[Path | None, Parameter(help="The folder of a search to go on with.")] = None,
+    json: Json = False,
+    **settings: Any,
+) -> int:
+    """Search for settings that validate better; the test images stay sealed."""
+    from snellen.api.tuning import tune
+
+    console = _console(json)
+    found = tune(data, trials=trials, search=search, out=out, resume=resume, console=console, **settings)
+    _print_json(json, found.to_json())
+    return _INTERRUPTED if found.status == "stopped" else 0
 
 
 def _lab(

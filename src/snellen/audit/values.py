@@ -44,7 +44,7 @@ def outlying_values(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="outlying-values",
             severity="warning",
-            message=f"{counted(len(odd), 'image has', 'images have')} a '{name}' far from all others, for example "
+            message=f"{counted(len(odd), 'image has', 'images have')} a number for '{name}' far from all others, as "
             f"{odd[0]} with {amount(values[odd[0]])}; nine in ten lie between {amount(low)} and {amount(high)}.",
             advice="Look whether these are typing errors, other units, or codes for 'unknown' such as 999: a squared "
             "error gives each of them the weight of many images. Correct or remove them, or train with --loss l1.",
@@ -185,7 +185,9 @@ def _ranks(numbers: Floats) -> Floats:
     return np.asarray((counts.cumsum() - (counts - 1) / 2)[place])
 
 
-def spread_over_sides(values: Mapping[str, float], sides: Mapping[Split, Sequence[str]], bins: int) -> dict[str, object]:
+def spread_over_sides(
+    values: Mapping[str, float], sides: Mapping[Split, Sequence[str]], bins: int
+) -> dict[str, object]:
     """Edges [bins + 1] over all numbers, counts [bins] and the median of each side. ``sides``: record ids by side."""
     edges = np.histogram_bin_edges(np.array(list(values.values())), bins=bins)
     found = {side: np.array([values[each] for each in ids]) for side, ids in sides.items()}

@@ -51,31 +51,28 @@ def split(
 ) -> Manifest:
     """Put every record on a side.
 
-    fractions  of the images for train, val and test; test may be 0
-    groups     by record id, for records that name no group themselves
-    sha256     of the files by record id, to be kept in the manifest
-    classes    all class names; those of the records when None
+    fractions        of the images for train, val and test; test may be 0
+    groups, sha256   by record id: groups for records that name none themselves, hashes of files for the manifest
+    classes          all class names; those of the records when None
 
     A class with three units or more is on every side; with two units it is on the first and the last side (train and
-    test); with one it is in train. (Where units carry several classes, one can stand in the way of another.) The sides'
-    sizes are as near to the fractions as whole units allow.
+    test); with one in train. (Where units carry several classes, one can stand in another's way.) The sides' sizes are
+    as near to the fractions as whole units allow.
 
     A split that the user made is kept: with train and val only, there is no test; with train and test only, val is
     taken from train; with train only, val and test are.
 
     Raises DataError when the fractions make no sense, a single-label record has no single label, only some records name
-    a side, train or val would be empty, or train would hold fewer than two classes of single-label data, or a number
-    that never changes.
+    a side, train or val would be empty, or train would hold fewer than two classes, or a number that never changes.
     """
     _check(records, fractions, multi_label)
     records = sorted(records, key=lambda record: record.id)
-    named = groups or {}
-    group_of = {record.id: record.group or named.get(record.id) for record in records}
+    group_of = {record.id: record.group or (groups or {}).get(record.id) for record in records}
     cluster_of = {
         image_id: members[0] for members in clusters((record.id for record in records), pairs) for image_id in members
     }
     given = _given_sides(records)
-    names = tuple(classes) if classes is not None else _classes(records)
+    names = _classes(records) if classes is None else tuple(classes)
     dealt, by = _strata(records, names)
     side_of, reasons = _sides(dealt, by, _units_from(group_of, cluster_of.items()), fractions, seed, given)
     rows = tuple(

@@ -303,7 +303,13 @@ def _most_shrunk(matrices: Matrix, size: Size) -> npt.NDArray[np.float64]:
 
     As ``warp_image`` does, perspective is judged by what it does at the middle of the output.
     """
-    back = invert(matrices)
-    u, v, depth = (back @ (size[0] / 2, size[1] / 2, 1.0)).T[..., None, None]
-    slopes = (back[:, :2, :2] - np.concatenate([u, v], axis=1) / depth * back[:, 2:, :2]) / depth
-    return np.asarray(np.linalg.norm(slopes, ord=2, axis=(1, 2)))
+    slopes = matrices[:, :2, :2] / matrices[:, 2:, 2:]
+    if not is_affine(matrices):
+        back = invert(matrices)
+        x, y, depth = (back @ (size[0] / 2, size[1] / 2, 1.0)).T[..., None, None]
+        slopes = np.linalg.inv((back[:, :2, :2] - np.concatenate([x, y], axis=1) / depth * back[:, 2:, :2]) / depth)
+    # The smaller singular value of a 2x2 matrix, from its Frobenius norm and its determinant.
+    squares = (slopes**2).sum(axis=(1, 2))
+    determinant = slopes[:, 0, 0] * slopes[:, 1, 1] - slopes[:, 0, 1] * slopes[:, 1, 0]
+    largest = (squares + np.sqrt(np.maximum(squares**2 - 4 * determinant**2, 0.0))) / 2
+    return np.asarray(np.sqrt(largest) / np.abs(determinant))

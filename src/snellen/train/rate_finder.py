@@ -35,10 +35,11 @@ def settle_rate(trainer: Trainer) -> tuple[Plan, RateSweep]:
     steps = int(np.clip(planned * _LARGEST_SHARE, 2 * FEWEST_STEPS, 100))
     high = min(_HIGHEST, _ABOVE_USUAL * usual_rates(plan.optimizer).scratch)
     sweep = find_rate(trainer, steps=steps, low=1e-6 * high, high=high)
-    factor = 1.0 if sweep.suggestion is None else sweep.suggestion / plan.lr
-    told = sweep.reason if sweep.suggestion is not None else f"{sweep.reason}: the usual one"
-    reasons = {**plan.reasons, "lr": told, "body_lr": "in proportion to the head's"}
-    return replace(plan, lr=plan.lr * factor, body_lr=plan.body_lr * factor, reasons=reasons), sweep
+    if sweep.suggestion is None:
+        return replace(plan, reasons={**plan.reasons, "lr": f"{sweep.reason}: the usual one"}), sweep
+    factor = sweep.suggestion / plan.lr
+    reasons = {**plan.reasons, "lr": sweep.reason, "body_lr": "in proportion to the head's"}
+    return replace(plan, lr=sweep.suggestion, body_lr=plan.body_lr * factor, reasons=reasons), sweep
 
 
 def find_rate(trainer: Trainer, *, steps: int = 100, low: float = 1e-7, high: float = 1.0) -> RateSweep:

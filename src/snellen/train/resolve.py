@@ -21,9 +21,10 @@ from snellen.nn.catalog import (
     Provenance,
     backbone_facts,
     is_from_scratch,
+    plain_net,
     suggest_norm,
 )
-from snellen.train.schedule import usual_rates
+from snellen.train.schedule import UsualRates, usual_rates
 
 ValueT = TypeVar("ValueT", int, float, str)
 
@@ -123,11 +124,13 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
     batch_size = facts.num_train if config.batch_size == "all" else auto("batch_size", *_batch_size(choice, facts))
     transfer = _transfer(config, choice)
     head_epochs, epochs = _both_epochs(config, choice, facts, transfer, auto)
-    steps = steps_per_epoch(facts.num_train, batch_size)
+    steps = -(-steps_per_epoch(facts.num_train, batch_size) // config.accumulate)
     augmentation = _augmentation(config, choice, reasons)
     optimizer = auto("optimizer", "adamw", "robust where rates and scales are not tuned")
+    schedule = auto("schedule", "cosine", "down to a hundredth of the peak")
     usual = usual_rates(optimizer)
-    lr, body_lr = (usual.head, usual.body) if choice.pretrained else (usual.scratch, usual.scratch)
+    head = usual.head if choice.pretrained else usual.scratch
+    lr = _rate(config, auto, head, f"usual for {optimizer}{' on a new head' if choice.pretrained else ''}")
     _norm(config, choice, batch_size, reasons)
     return Plan(
         task=facts.task,
@@ -148,16 +151,14 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         transfer=transfer,
         frozen_stages=auto("frozen_stages", 0, "all of them learn"),
         layer_decay=auto("layer_decay", 1.0, "the same rate for all"),
-        schedule=auto("schedule", "cosine", "down to a hundredth of the peak"),
-        lr=_rate(config, auto, lr, f"usual for {optimizer}{' on a new head' if choice.pretrained else ''}"),
-        body_lr=auto("body_lr", body_lr, "a tenth of the head's: pretrained layers need little change")
-        if choice.pretrained
-        else auto("body_lr", body_lr, "the same as the head's: everything starts from scratch"),
+        schedule=schedule,
+        lr=lr,
+        body_lr=auto("body_lr", *_body_rate(choice, lr, usual)),
         weight_decay=auto("weight_decay", usual.weight_decay, f"usual for {optimizer}"),
         label_smoothing=auto("label_smoothing", *_label_smoothing(choice)),
         dropout=auto("dropout", 0.0, "the network's own"),
         clip_norm=auto("clip_norm", 1.0, "longer gradients are shortened to this"),
-        warmup_steps=auto("warmup_steps", min(steps, 100), "an epoch, at most 100"),
+        warmup_steps=auto("warmup_steps", *_warmup(schedule, steps)),
         ema=auto("ema", *_ema(steps * epochs)),
         patience=auto("patience", int(np.clip(epochs // 3, 3, 10)), "a third of the epochs, between 3 and 10"),
         freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
@@ -191,13 +192,27 @@ class _Auto:
         return value
 
 
+def _warmup(schedule: str, steps: int) -> tuple[int, str]:
+    return (0, "one-cycle rises by itself") if schedule == "one-cycle" else (min(steps, 100), "an epoch, at most 100")
+
+
 def _rate(config: Config, auto: _Auto, usual: float, reason: str) -> float:
     """The usual rate where one is to be found: the sweep begins from it (train/rate_finder.py)."""
     return usual if config.lr == "find" else auto("lr", usual, reason)
 
 
+def _body_rate(choice: ModelChoice, lr: float, usual: UsualRates) -> tuple[float, str]:
+    if choice.pretrained:
+        return lr * usual.body / usual.head, "a tenth of the head's: pretrained layers need little change"
+    return lr, "the same as the head's: everything starts from scratch"
+
+
 def _norm(config: Config, choice: ModelChoice, batch_size: int, reasons: dict[str, str]) -> None:
     suggested = suggest_norm(batch_size)
+    if choice.pretrained and config.norm not in ("auto", "batch"):
+        reasons["norm"] = (
+            "as asked; the weights were trained with other statistics, and features suffer until all layers have learnt"
+        )
     if config.norm == "auto" and not choice.pretrained and suggested != "batch":
         reasons["norm"] = f"the network's own; '{suggested}' is steadier with batches of {batch_size} (Wu & He 2018)"
 
@@ -298,7 +313,7 @@ def _channels_last(choice: ModelChoice, facts: TrainingFacts, reasons: dict[str,
 def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: dict[str, str]) -> bool:
     if config.freeze_norm != "auto":
         return config.freeze_norm
-    frozen = choice.pretrained and batch_size <= _SMALL_BATCH
+    frozen = choice.pretrained and batch_size <= _SMALL_BATCH and config.norm in ("auto", "batch")
     if frozen:
         reasons["freeze_norm"] = f"batches of {batch_size} estimate the statistics worse than the weights' own"
     return frozen
@@ -311,6 +326,10 @@ def _label_smoothing(choice: ModelChoice) -> tuple[float, str]:
 
 
 def _augmentation(config: Config, choice: ModelChoice, reasons: dict[str, str]) -> Augmentation:
+    net = plain_net(choice.model)
+    if is_auto(config.augment) and net is not None and net.kind != "cnn":
+        reasons["augmentation"] = "none: without convolutions every shift is another image to learn"
+        return Augmentation.none()
     if is_auto(config.augment):
         reasons["augmentation"] = (
             "small shifts: crops of tiny images lose too much" if choice.tiny else "random crops, flips and light"

@@ -98,10 +98,11 @@ def doubt(name: str, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _decided(table: Rows, columns: Sequence[int]) -> list[str]:
-    names = ", ".join(f"'{table.header[i].strip()}'" for i in columns)
+    names = [table.header[i].strip() for i in columns]
+    rename = " and call the column 'label'" if plain(names[0]) in AMOUNT_NAMES else ""
     return [
-        f"the numbers in {names} are taken for amounts to be predicted (regression); if they are the names of classes, "
-        "give --task classification with a column 'label'"
+        f"the numbers in {' and '.join(map(repr, names))} are taken for amounts to be predicted (regression); if they "
+        f"are the names of classes, give --task classification{rename}"
     ]
 
 
