@@ -307,6 +307,24 @@ def test_arm_is_of_runs_that_differ_only_in_their_seed(tmp_path: Path) -> None:
         compare_arms([one[0], one[0]], other)
 
 
+def test_split_seed_of_an_arm_is_shared_whether_written_out_or_not(tmp_path: Path) -> None:
+    """A first run whose seed divided the data, and later ones with its seed as their split seed, are one arm."""
+    ids, right = names(200), right_or_wrong(marks(200, range(20)))
+    asked = {"plain": {"seed": 4}, "more": {"seed": 5, "split_seed": 4}, "other": {"seed": 6, "split_seed": 9}}
+    plain, more, other = (save_run(tmp_path / name, right, ids=ids, settings=asked[name]) for name in asked)
+    second = arm(tmp_path / "b", 0.3, settings={"lr": 0.01, "split_seed": 4})
+    (pairing,) = compare_arms([plain, more], second).pairings
+    assert pairing.difference.method == "t over seeds and images" and pairing.n == 200
+    with pytest.raises(ConfigError, match="differ in split_seed"):
+        compare_arms([plain, other], second)
+
+
+def test_of_repeated_folds_the_first_repeat_is_compared_and_that_is_told(tmp_path: Path) -> None:
+    both: dict[str, Any] = {"side": "out-of-fold", "settings": {"folds": 5, "repeats": 2}}
+    pairing = pair(*two(tmp_path, marks(90, range(9)), marks(90), **both))
+    assert any("the first repeat is compared" in note for note in pairing.notes)
+
+
 # ---- words
 
 

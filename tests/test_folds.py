@@ -192,9 +192,9 @@ def test_study_judges_each_image_once_and_opens_the_test_images_once(place: Path
 
 def test_study_says_the_mean_of_its_folds_and_what_their_models_say_together(place: Path) -> None:
     results = json.loads((place / "study" / "results.json").read_text())
-    values = [row["val"]["accuracy"]["value"] for row in results["folds"]]
-    assert results["mean"]["accuracy"]["value"] == pytest.approx(np.mean(values))
-    assert results["mean"]["accuracy"]["method"] == "corrected resampled t over 2 folds"
+    values = [row["val"]["log_loss"]["value"] for row in results["folds"]]
+    assert results["mean"]["log_loss"]["value"] == pytest.approx(np.mean(values))
+    assert results["mean"]["log_loss"]["method"] == "corrected resampled t over 2 folds"
     members = [estimate["value"] for estimate in results["members"]]
     gain = results["splits"]["test"]["accuracy"]["value"] - np.mean(members)
     assert results["gain"]["value"] == pytest.approx(gain) and results["gain"]["low"] <= gain <= results["gain"]["high"]
@@ -270,9 +270,12 @@ def test_folds_that_all_say_the_same_are_not_called_certain() -> None:
     from snellen.metrics.interval import wilson
     from snellen.train.fold_results import _over_folds
 
-    assert _over_folds("accuracy", [1.0, 1.0, 1.0], 0.5, 60)[0] == wilson(60, 60)
-    assert _over_folds("log_loss", [0.1, 0.1, 0.1], 0.5, 60) == ((None, None), "none (the same in every fold)")
-    (low, high), _ = _over_folds("accuracy", [1.0, 0.9, 1.0], 0.5, 60)
+    assert _over_folds("accuracy", [1.0, 1.0, 1.0], 0.5, 60, "3 folds")[0] == wilson(60, 60)
+    assert _over_folds("log_loss", [0.1, 0.1, 0.1], 0.5, 60, "3 folds") == (
+        (None, None),
+        "none (the same in every fold)",
+    )
+    (low, high), _ = _over_folds("accuracy", [1.0, 0.9, 1.0], 0.5, 60, "3 folds")
     assert low is not None and low < 0.9 and high == 1.0
 
 

@@ -19,7 +19,7 @@ from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
 from snellen.data.augment import Augmentation
 from snellen.data.loader import ImageSet
-from snellen.train.label_safety import Danger, flip_is_safe, heed, label_dangers
+from snellen.train.label_safety import Danger, heed, label_dangers
 from tiny_runs import a_plan
 
 Pixels = npt.NDArray[np.uint8]
@@ -184,12 +184,3 @@ def test_what_was_not_asked_for_by_name_is_switched_off_and_the_rest_is_told() -
     assert "hflip is switched off" in said[0] and "vflip is kept, as asked" in said[1]
     assert heeded.reasons["augmentation"] == f"random crops; {said[0]}; {said[1]}"
     assert heed(plan, [], "auto") == (plan, [])
-
-
-def test_the_mirror_question_for_tiny_images() -> None:
-    rng = np.random.default_rng(0)
-    kinds = np.arange(120) % 2
-    safe, told = flip_is_safe(np.stack([blob(["disc", "ring"][kind], rng) for kind in kinds]), kinds)
-    assert safe and "of their mirror images" in told
-    safe, _ = flip_is_safe(np.stack([arrow(["left", "right"][kind], rng) for kind in kinds]), kinds)
-    assert not safe

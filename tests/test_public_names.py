@@ -28,10 +28,10 @@ NAMES = [
     "tune",
 ]
 SETTINGS = {
-    *("images", "task", "split", "groups", "cache", "seed"),
+    *("images", "task", "split", "groups", "cache", "seed", "split_seed"),
     *("model", "pretrained", "weights", "input_size", "fit"),
     *("epochs", "head_epochs", "batch_size", "lr", "body_lr", "weight_decay", "label_smoothing", "ema", "patience"),
-    *("augment", "mixup", "cutmix", "imbalance", "calibrate", "folds", "fold", "test"),
+    *("augment", "mixup", "cutmix", "imbalance", "calibrate", "folds", "fold", "repeats", "test"),
     *("transfer", "frozen_stages", "layer_decay", "activation", "norm", "dropout"),
     *("loss", "focal_gamma", "optimizer", "momentum", "lookahead", "schedule", "warmup_steps", "accumulate"),
     *("l1", "l2", "clip_norm"),
@@ -39,7 +39,7 @@ SETTINGS = {
 }
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,
-    "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "test"},
+    "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "repeats", "test"},
     "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
     "predict": {"run", "images", "out", "device", "seed", "json"},

@@ -18,7 +18,9 @@ from PIL import Image
 from command_line import FAST, called
 from conftest import FinishedRun
 from snellen.data.samples import SAMPLES
+from snellen.lab import demonstrations
 from test_documents import COMMAND, ROOT
+from test_public_names import OPTIONS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -48,26 +50,36 @@ def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "new").mkdir()
     for name in ("1.jpg", "2.jpg"):
         Image.open(photos / "circle" / "000.png").save(tmp_path / "new" / name)
-    shutil.copytree(finished_run.folder, tmp_path / "runs" / "RUN")
+    (tmp_path / "ages.csv").write_text("\n".join(["image,age", *(f"{name},{20 + i}" for i, name in enumerate(names))]))
+    for run in ("RUN", "A", "B"):
+        shutil.copytree(finished_run.folder, tmp_path / "runs" / run)
     monkeypatch.setitem(SAMPLES, "digits", replace(SAMPLES["digits"], make=a_tenth_of_the_digits))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path
     written = {path.name for path in tmp_path.iterdir()}
-    assert written <= {"photos", "labels.csv", "new", "runs", "cache"}
+    assert written <= {"photos", "labels.csv", "ages.csv", "new", "runs", "cache"}
 
 
 def test_readme_shows_every_verb() -> None:
-    assert {command.split()[0] for command in commands()} == {"train", "audit", "evaluate", "predict"}
+    assert {command.split()[0] for command in commands()} == set(OPTIONS)
 
 
-@pytest.mark.parametrize("command", commands())
+def test_shown_demonstrations_are_known() -> None:
+    """They are run by tests/test_lab.py."""
+    shown = {command.split()[1] for command in commands() if command.startswith("lab ")}
+    assert shown == set(demonstrations())
+
+
+@pytest.mark.parametrize("command", [command for command in commands() if not command.startswith("lab")])
 def test_shown_command_runs(command: str, home: Path) -> None:
     words = [name for word in shlex.split(command) for name in (sorted(glob.glob(word)) if "*" in word else [word])]
     if "--resume" in words:  # the run is done: make it one that was stopped
         (home / "runs" / "RUN" / "STATUS").write_text("stopped\n")
-    elif words[0] == "train" and "--help" not in words:
+    elif words[0] in ("train", "tune") and "--help" not in words:
         words += FAST.split()
+    if "--trials" in words:
+        words[words.index("--trials") + 1] = "1"
     code, out, err = called(words)
     assert (code, err) == (0, ""), err
     assert "%" in out or "Report: " in out or "Usage: " in out

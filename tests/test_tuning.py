@@ -83,7 +83,7 @@ def test_a_search_finds_writes_and_resumes(tmp_path: Path) -> None:
     assert sum((run / "checkpoints" / "best.safetensors").is_file() for run in runs) == 1
     # The best settings run again as they are.
     best = Config.from_file(found.config, {})
-    assert best.lr == found.best["lr"] and best.test and best.epochs == 2
+    assert best.lr == found.best["lr"] and best.test and best.epochs == 2 and best.transfer == "full"
     assert "Every trial" in found.report.read_text(encoding="utf-8")
     more = tune(resume=tmp_path / "search", trials=3, console=Console(io.StringIO()))
     assert [trial["settings"] for trial in more.trials[:2]] == [trial["settings"] for trial in found.trials]
@@ -107,6 +107,25 @@ def test_a_killed_trial_is_tried_again_with_its_settings(tmp_path: Path) -> None
     found = tune(resume=tmp_path / "search", trials=2, console=Console(io.StringIO()))
     assert [trial["state"] for trial in found.trials] == ["complete", "failed", "complete"]
     assert found.trials[2]["settings"]["lr"] == chosen
+
+
+def test_a_trial_that_looks_hopeless_is_ended_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    monkeypatch.setattr(optuna.pruners, "MedianPruner", lambda **_: optuna.pruners.ThresholdPruner(lower=2.0))
+    data = save_folders(tmp_path / "data", per_class=14)
+    found = _tune(data, tmp_path, trials=1, search=["lr=1e-5..1e-1"], **QUICK | {"epochs": 3})
+    (trial,) = found.trials
+    assert trial["state"] == "pruned" and len(trial["course"]) == 1 and found.best == {}
+    (run,) = (tmp_path / "search" / "trials").glob("0*")
+    assert json.loads((run / "results.json").read_text())["ended"] == "pruned"
+    assert not found.config.exists()
+
+
+def test_a_search_in_which_everything_fails_ends(tmp_path: Path) -> None:
+    data = save_folders(tmp_path / "data", per_class=14)
+    with pytest.raises(ConfigError, match="3 trials in a row have failed"):
+        _tune(data, tmp_path, trials=9, search=["loss=l1|l2"], **QUICK)
 
 
 def test_what_a_search_cannot_do_is_told_before_anything_is_read(tmp_path: Path) -> None:

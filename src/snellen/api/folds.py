@@ -23,6 +23,7 @@ _LEAST_SECONDS = 1.0
 def train_folds(config: Config, out: Path | None, console: Console) -> Run:
     """Train every fold of ``config`` in ``out``/fold-1 and so on, then judge the ensemble once on the test images.
 
+    Repeats train them again, in ``out``/repeat-2/fold-1 and so on, with the next seed: other folds, other weights.
     After Ctrl-C the run is returned with the status 'stopped'. Raises SnellenError.
     """
     check_place(out)
@@ -72,32 +73,39 @@ def _go_on(run: RunFolder, config: Config, console: Console) -> Run:
 
 def _learn(run: RunFolder, config: Config, console: Console) -> bool:
     """Bring every fold to its end; False when one was stopped."""
-    num_folds = config.folds or 0
-    for number in range(1, num_folds + 1):
-        place = run.fold(number)
+    for repeat, number in run.folds():
+        place = run.fold(number, repeat)
         known = place / "STATUS"
         if known.is_file() and Run(place).status == "done" and (place / "report.html").is_file():
             continue
-        console.say(f"Fold {number} of {num_folds}")
+        again = "" if config.repeats == 1 else f", repeat {repeat} of {config.repeats}"
+        console.say(f"Fold {number} of {config.folds}{again}")
         clock = Console(console.stream, quiet=console.quiet)  # a fold counts its own seconds
         if all((place / name).is_file() for name in _BEGUN):
             fold = resume_run(place, clock)
         else:
             shutil.rmtree(place, ignore_errors=True)
-            fold = train_run(_config_of(run, config, number, console), place, clock)
+            fold = train_run(_config_of(run, config, number, console, repeat), place, clock)
         if fold.status == "stopped":
             return False
     return True
 
 
-def _config_of(run: RunFolder, config: Config, number: int, console: Console) -> Config:
-    """The settings of one fold: the test images stay sealed, and what is left of the time is shared."""
+def _config_of(run: RunFolder, config: Config, number: int, console: Console, repeat: int = 1) -> Config:
+    """The settings of one fold: the test images stay sealed, and what is left of the time is shared.
+
+    Each repeat has a seed of its own; the test side is that of the first.
+    """
+    num_folds = config.folds or 0
+    past = (repeat - 1) * num_folds + number - 1
     limit = config.time_limit
     if limit is not None:
         left = limit - (time.monotonic() - console.started)
-        limit = max(_LEAST_SECONDS, left / ((config.folds or 0) - number + 1))
-    like_first = {} if number == 1 else _seen_by(RunFolder(run.fold(1)))
-    return config.model_copy(update={"fold": number, "test": False, "time_limit": limit, **like_first})
+        limit = max(_LEAST_SECONDS, left / (config.repeats * num_folds - past))
+    chosen = {} if past == 0 else _seen_by(RunFolder(run.fold(1)))
+    if config.repeats > 1:
+        chosen |= {"repeats": 1, "seed": config.seed + repeat - 1, "split_seed": config.seed_of_sides}
+    return config.model_copy(update={"fold": number, "test": False, "time_limit": limit, **chosen})
 
 
 def _seen_by(first: RunFolder) -> dict[str, object]:

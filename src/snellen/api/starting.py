@@ -30,9 +30,9 @@ def train(
     out             the run folder, which must not exist; by default a fresh one in runs/
     resume          a stopped run folder to go on with, instead of all of these
 
-    With ``folds`` and without ``fold`` every fold is trained, in a folder of its own in the run folder, and the run
-    answers with the ensemble of the fold models. Raises SnellenError. After Ctrl-C the run is returned with the status
-    'stopped'.
+    With ``folds`` and without ``fold`` every fold is trained, in a folder of its own in the run folder, ``repeats``
+    times, and the run answers with the ensemble of the fold models. Raises SnellenError. After Ctrl-C the run is
+    returned with the status 'stopped'.
     """
     given = settings if data is None else {**settings, "data": str(data)}
     console = console or Console()

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _JOURNAL = "study.log"
 _STUDY = "tune"
 _UNPRUNED_TRIALS = 4  # run to their end, so that there is something to compare with
+_MOST_FAILURES = 3  # in a row
+_ERROR = "error"  # the user attribute of a failed trial
 PRUNED = "pruned"
 
 
@@ -102,8 +104,8 @@ def tune(
 
 
 def _begin(config: Config, search: list[str], out: str | Path | None) -> RunFolder:
-    if config.folds is not None:
-        raise ConfigError("a search and cross-validation at once are not supported: leave --folds out")
+    if config.folds is not None or config.repeats > 1:
+        raise ConfigError("a search and cross-validation at once are not supported: leave --folds and --repeats out")
     parse_space(search, config)
     place = None if out is None else Path(out)
     check_place(place)
@@ -130,6 +132,7 @@ def _search(folder: RunFolder, trials: int, console: Console) -> Tuning:
             folder.set_status("stopped")
             return _written(study, folder, config, console)
         while _num_finished(study) < trials:
+            _check_hope(study)
             if not _trial(study, folder, config, space, console):
                 folder.set_status("stopped")
                 console.say(f"Stopped. Go on with: snellen tune --resume {folder.path} --trials {trials}")
@@ -174,6 +177,14 @@ def _num_finished(study: Study) -> int:
     return len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED), deepcopy=False))
 
 
+def _check_hope(study: Study) -> None:
+    """Raises ConfigError when the last trials have all failed: the next ones would as well."""
+    last = study.get_trials(deepcopy=False)[-_MOST_FAILURES:]
+    told = [trial.user_attrs.get(_ERROR) for trial in last]
+    if len(last) == _MOST_FAILURES and all(told):
+        raise ConfigError(f"{_MOST_FAILURES} trials in a row have failed, the last with: {told[-1]}")
+
+
 def _baseline(folder: RunFolder, config: Config, console: Console) -> bool:
     """What the search has to beat: the settings as they are. False when the user stopped it."""
     place = folder.path / "trials" / "as-asked"
@@ -207,16 +218,24 @@ def _trial(study: Study, folder: RunFolder, config: Config, space: SearchSpace, 
         asked = _asked(config, chosen)
         run = train_run(asked, place, _silent(), watch=[watcher], should_stop=watcher.should_stop, report=False)
     except SnellenError as error:
+        trial.set_user_attr(_ERROR, str(error))
         study.tell(trial, state=TrialState.FAIL)
         console.say(f"  failed: {error}")
         return True
     if run.status == "stopped":
         return False
     headline = run.folder.read_json("results.json")["headline"]
-    value = run.metrics["val"][headline].value
-    pruned = watcher.should_stop() is not None
-    study.tell(trial, value, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
-    console.say(f"  validation {headline.replace('_', ' ')} {value:.4f}{', ended early' if pruned else ''}")
+    found = run.metrics["val"].get(headline)
+    value = float("nan") if found is None else found.value
+    if found is None:  # the validation images have no case that it could judge
+        trial.set_user_attr(_ERROR, f"{headline} is undefined on the validation images")
+        study.tell(trial, state=TrialState.FAIL)
+    elif watcher.should_stop() is None:
+        study.tell(trial, value)
+        console.say(f"  validation {headline.replace('_', ' ')} {value:.4f}")
+    else:
+        study.tell(trial, state=TrialState.PRUNED)  # its value is then the last one that was reported
+        console.say(f"  ended early at a validation {headline.replace('_', ' ')} of {value:.4f}")
     _drop_weights(study, folder)
     return True
 
@@ -283,7 +302,9 @@ def _written(study: Study, folder: RunFolder, config: Config, console: Console) 
     folder.write_json("search.json", content)
     headline = content.get("headline", "")
     if best is not None:
-        write_text(folder.path / "best.toml", Config.of(**{**config.model_dump(), **best.params}).to_toml())
+        write_text(
+            folder.path / "best.toml", _asked(config, best.params).model_copy(update={"test": config.test}).to_toml()
+        )
         from snellen.report.tuning import build_tuning_report
 
         console.say(
@@ -292,6 +313,8 @@ def _written(study: Study, folder: RunFolder, config: Config, console: Console) 
         )
         console.say(f"Train with it: snellen train --config {folder.path / 'best.toml'}")
         console.say(f"Report: {build_tuning_report(folder.path)}   ({console.seconds:.1f} s)")
+    else:
+        console.say("No trial has run to its end: go on with more --trials.")
     value = None if best is None else best.value
     params = {} if best is None else best.params
     return Tuning(folder.path, headline, params, value, content.get("baseline"), content["trials"], folder.status)

@@ -60,9 +60,10 @@ def compare_runs(runs: Sequence[RunFolder], *, seed: int = 0) -> Comparison:
 def compare_arms(first: Sequence[RunFolder], second: Sequence[RunFolder], *, seed: int = 0) -> Comparison:
     """Two arms, each of runs that differ only in their seed; the first is the baseline.
 
-    Where all runs were judged on the same images, the interval is over seeds and images
-    (``metrics.paired.seeds_interval``). Where each seed divided the data anew, runs of the same seed are paired on the
-    images that they share, and the interval is over these pairs (``metrics.paired.corrected_t_interval``).
+    Where all runs were judged on the same images (they share a ``split_seed``, or their sides were given), the interval
+    is over seeds and images (``metrics.paired.seeds_interval``). Where each seed divided the data anew, runs of the
+    same seed are paired on the images that they share, and the interval is over these pairs
+    (``metrics.paired.corrected_t_interval``).
 
     Raises ConfigError for an arm of one run, or of runs that differ in more; otherwise as ``compare_runs`` does.
     """
@@ -84,6 +85,8 @@ def _check_arm(arm: Sequence[RunFolder]) -> None:
             "an arm needs two runs or more that differ only in their seed: name them, or leave out --with"
         )
     settings = [_material(run) for run in arm]
+    if len({run.config.seed_of_sides for run in arm}) == 1:  # written out, or that of the first run by default
+        settings = [{**each, "split_seed": None} for each in settings]
     for run, other in zip(arm[1:], settings[1:], strict=True):
         odd = sorted(name for name in other if other[name] != settings[0][name])
         if odd:
@@ -150,7 +153,7 @@ def _difference(
 def _nothing_shared(first: Judged, second: Judged) -> DataError:
     return DataError(
         f"{first.name} and {second.name} share no image that both were judged on: compare runs on the same data, "
-        "divided alike (the same --seed and --split, or sides given by you)"
+        "divided alike (the same --split and --split-seed, or --seed without it, or sides given by you)"
     )
 
 
@@ -234,7 +237,7 @@ def _over_divisions(first: Sequence[Judged], second: Sequence[Judged], seed: int
     if len(found) < 2 or len({pairing.side for pairing in found}) > 1:
         raise DataError(
             f"the runs were judged on different images, and {len(found)} seeds are in both arms: train both arms with "
-            "the same two seeds or more, or give the sides yourself"
+            "the same two seeds or more, or all with one --split-seed, or give the sides yourself"
         )
     judged_share = float(
         np.mean([p.n / max(1, len(run.manifest.ids("train"))) for p, (run, _) in zip(found, pairs, strict=True)])

@@ -180,6 +180,8 @@ def _matched(runs: Sequence[Judged], side: str, places: Sequence[Sequence[int]])
     groups = None
     if any(row.group is not None for row in rows[0]):
         groups = [row.group or row.id for row in rows[0]]
+    if side == OUT_OF_FOLD and any(run.folder.config.repeats > 1 for run in runs):
+        notes.append("Of folds that were repeated, the first repeat is compared.")
     if side != OUT_OF_FOLD:  # there every image has trained the other folds' models, and rightly so
         notes += [*_partly(runs, side, len(agreed)), *_leaks(runs, rows)]
     return Match(side, places, groups, tuple(notes))

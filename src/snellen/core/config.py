@@ -70,6 +70,9 @@ class Config(BaseModel):
     fold: Annotated[int, Field(ge=1, le=100)] | None = Field(
         None, description="Train on one of the folds alone: this one, from 1, is the validation side."
     )
+    repeats: Annotated[int, Field(ge=1, le=20)] = Field(
+        1, description="Cross-validate this many times: other folds and other weights, the same test images."
+    )
     test: bool = Field(True, description="Open the sealed test images at the end.")
 
     model: str = Field(
@@ -180,6 +183,14 @@ class Config(BaseModel):
     workers: Annotated[int, Field(ge=1, le=256)] | Auto = Field("auto", description="Threads that read images.")
     cache: str | None = Field(None, description="Folder for features and samples that are kept between runs.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="Same seed, same machine: same bits.")
+    split_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+        None, description="Seed of the division into sides alone; default: the seed."
+    )
+
+    @property
+    def seed_of_sides(self) -> int:
+        """What the division into sides follows from; the division into folds follows from ``seed``."""
+        return self.seed if self.split_seed is None else self.split_seed
 
     @field_validator("data", "images", "weights", "cache")
     @classmethod

@@ -8,7 +8,8 @@ checkpoints/         best.safetensors: the model to use; last.safetensors: every
 predictions/         probabilities and truth of each evaluated split
 pictures/            what the report shows
 findings.json        what the checks found; results.json: numbers with intervals; report.html
-fold-1/, fold-2/     of a cross-validation: the run of each fold, a folder like this one
+fold-1/, fold-2/     of a cross-validation: the run of each fold, a folder like this one; where it is repeated, the
+                     second time in repeat-2/fold-1/, repeat-2/fold-2/, and so on
 STATUS               running, stopped (can be resumed), done, or failed
 """
 
@@ -95,12 +96,18 @@ class RunFolder:
         config = self.config
         return config.folds is not None and config.fold is None
 
-    def fold(self, number: int) -> Path:
-        """Where the run of a fold is, from 1."""
-        return self.path / f"fold-{number}"
+    def fold(self, number: int, repeat: int = 1) -> Path:
+        """Where the run of a fold is; both numbers from 1."""
+        return (self.path if repeat == 1 else self.path / f"repeat-{repeat}") / f"fold-{number}"
+
+    def folds(self) -> list[tuple[int, int]]:
+        """(repeat, fold) of every run of a cross-validation, both from 1, in the order of training."""
+        config = self.config
+        repeats, numbers = range(1, config.repeats + 1), range(1, (config.folds or 0) + 1)
+        return [(repeat, number) for repeat in repeats for number in numbers]
 
     def models(self) -> list[Path]:
-        """The checkpoints that answer together for this run: its best one, or that of each of its folds.
+        """The checkpoints that answer together for this run: its best one, or those of all of its folds.
 
         Raises RunError when there is none, or when a fold has none yet.
         """
@@ -108,7 +115,7 @@ class RunFolder:
             return [self.best_checkpoint]
         if not self.is_cross_validation:
             raise RunError(f"{self.path} has no model: it was an audit, or ended before there was one")
-        folds = [RunFolder(self.fold(number)) for number in range(1, (self.config.folds or 0) + 1)]
+        folds = [RunFolder(self.fold(number, repeat)) for repeat, number in self.folds()]
         done = [fold for fold in folds if (fold.path / "STATUS").is_file() and fold.status == "done"]
         if len(done) < len(folds):
             raise RunError(

@@ -107,14 +107,14 @@ def survey(
         list(records.values()),
         pairs=pairs,
         fractions=config.split,
-        seed=config.seed,
+        seed=config.seed_of_sides,
         groups=groups,
         sha256={image_id: facts.sha256 for image_id, facts in scanned.facts.items()},
         classes=listing.classes,
         multi_label=listing.multi_label,
     )
     if config.folds is not None and config.fold is not None:
-        manifest = take_fold(manifest, config.folds, config.fold)
+        manifest = take_fold(manifest, config.folds, config.fold, config.seed)
     return Survey(
         name=name,
         listing=listing,

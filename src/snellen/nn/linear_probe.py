@@ -203,10 +203,11 @@ class _Problem:
         factors = torch.tensor(self._balance.class_weights or (1.0,) * len(self._present))
         if targets.dim() == 1:
             return (factors / self._present if evened else factors)[targets]
+        shares = 1 + targets * (factors - 1)  # a label's weight counts where it is present
         if not evened:
-            return factors.expand_as(targets)
+            return shares
         visits = (targets / self._present.sqrt()).amax(1).clamp_min(float(self._present.max()) ** -0.5)
-        return visits[:, None] * factors
+        return visits[:, None] * shares
 
 
 def _loss(logits: Floats, targets: NDArray[Any], weights: NDArray[Any] | None) -> tuple[float, Floats]:

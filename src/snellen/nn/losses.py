@@ -45,11 +45,11 @@ def binary_cross_entropy(
 ) -> Tensor:
     """Mean over images and labels, in nats. logits and targets [n, k], targets in 0..1; weights [k].
 
-    Smoothing moves that share of each target half to present and half to absent.
+    Smoothing moves that share of each target half to present and half to absent. The weights count a label where it is
+    present: a label's loss as a whole has no other label to be weighed against.
     """
     smooth = targets * (1 - smoothing) + smoothing / 2
-    shares = None if weights is None else weights / weights.mean()
-    return F.binary_cross_entropy_with_logits(logits, smooth, shares)
+    return F.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
 
 
 def binary_focal_loss(
@@ -61,8 +61,9 @@ def binary_focal_loss(
     """
     smooth = targets * (1 - smoothing) + smoothing / 2
     log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
-    each = -smooth * (gamma * log_q).exp() * log_p - (1 - smooth) * (gamma * log_p).exp() * log_q
-    return each.mean() if weights is None else (each * (weights / weights.mean())).mean()
+    present = -smooth * (gamma * log_q).exp() * log_p
+    absent = -(1 - smooth) * (gamma * log_p).exp() * log_q
+    return (present + absent if weights is None else present * weights + absent).mean()
 
 
 def _weights(plan: Plan, logits: Tensor) -> Tensor | None:

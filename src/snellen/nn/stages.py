@@ -39,11 +39,6 @@ def num_stages(backbone: nn.Module) -> int:
     return len(_stages(backbone))
 
 
-def stage_names(backbone: nn.Module) -> list[str]:
-    """The part that each stage begins with, by its name in the backbone, such as ``blocks.3``."""
-    return [parts[0][0] if parts else "the input" for parts in _stages(backbone)]
-
-
 def stage_features(backbone: nn.Module, x: Tensor, stages: Sequence[int] | None = None) -> dict[int, Tensor]:
     """Outputs of ``stages`` (default: all), averaged over positions or tokens, float [n, c], from one forward pass.
 

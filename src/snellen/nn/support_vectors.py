@@ -57,9 +57,14 @@ def _signs(targets: Tensor, num_outputs: int) -> Array:
 
 
 def _image_weights(targets: Tensor, plan: Plan) -> Array:
-    if targets.dim() != 1 or not plan.class_weights:
+    """[n], their mean near 1. To a linear model, visiting an image more often is a weight."""
+    if targets.dim() != 1:
         return np.ones(len(targets))
-    weights: Array = np.array(plan.class_weights, np.float64)[targets.numpy()]
+    classes = targets.numpy()
+    weights: Array = np.array(plan.class_weights or (1.0,) * (classes.max() + 1), np.float64)[classes]
+    if plan.sampling != "as is":
+        counts = np.bincount(classes)
+        weights *= len(classes) / (np.count_nonzero(counts) * counts[classes])
     return weights
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from snellen.core.estimate import is_share
 from snellen.core.files import write_text
+from snellen.data.folds import told_folds
 from snellen.draw.chart import Chart
+from snellen.draw.charts import MAX_CLASSES
 from snellen.draw.forest import Interval, forest
 from snellen.report import results
 from snellen.report.build import STATUS_NOTES, data_parts, render
@@ -19,13 +21,14 @@ from snellen.report.wording import Reading, duration, metric_name, reading
 _OUT_OF_FOLD = "out-of-fold"
 _MEAN, _POOLED, _ENSEMBLE = "Mean of the folds", "Out of fold, pooled", "Ensemble, sealed test images"
 _SINGLE = "One model alone, sealed test images"
+_MOST_BARS = MAX_CLASSES - 3  # folds of a chart: what they say together comes below them
 
 
 @dataclass(frozen=True, slots=True)
 class FoldRow:
-    """One fold as a row of a table."""
+    """One fold as a row of a table; ``name`` is that of its folder."""
 
-    number: int
+    name: str
     num_train: int
     num_val: int
     reading: Reading | None
@@ -51,12 +54,15 @@ def _parts(source: Source) -> dict[str, Any]:
     # Class by class and in charts: on the images of all folds, which are many more than those for testing.
     pooled = replace(source, results={**found, "splits": {_OUT_OF_FOLD: found["splits"][_OUT_OF_FOLD]}})
     models = _models(found)
+    repeats = _repeats(found)
     return {
         **data_parts(source),
         "status_note": STATUS_NOTES.get(source.status, "") if source.status == "failed" else "",
         "verdict": found["verdict"],
         "metric": metric_name(metric),
         "headlines": _headlines(found, metric),
+        "told_folds": told_folds(len(found["folds"]) // repeats, repeats),
+        "repeats": repeats,
         "folds": [_fold(row, metric) for row in found["folds"]],
         "chart": fold_chart(found, metric),
         "models": tuple(models),
@@ -65,6 +71,10 @@ def _parts(source: Source) -> dict[str, Any]:
         "result_charts": results.prediction_charts(pooled),
         "opened": "test" in found["splits"],
     }
+
+
+def _repeats(found: Json) -> int:
+    return max(int(row.get("repeat", 1)) for row in found["folds"])  # folds were not always repeated
 
 
 def _models(found: Json) -> dict[str, Json]:
@@ -97,7 +107,7 @@ def _metric_rows(models: Mapping[str, Json], first: str) -> list[results.MetricR
 
 def _fold(row: Json, metric: str) -> FoldRow:
     return FoldRow(
-        number=row["fold"],
+        name=row["run"],
         num_train=row["num_train"],
         num_val=row["num_val"],
         reading=reading(metric, row["val"][metric]) if metric in row["val"] else None,
@@ -108,9 +118,17 @@ def _fold(row: Json, metric: str) -> FoldRow:
 
 
 def fold_chart(found: Json, metric: str) -> Chart | None:
-    """Each fold with its own interval, then what they say together. None where the metric is not defined."""
+    """Each fold with its own interval, then what they say together. None where the metric is not defined.
+
+    Of more folds than a chart can show, the first are shown.
+    """
     unit = 100 if is_share(metric) else 1
-    rows = [(f"Fold {row['fold']}", row["val"][metric], False) for row in found["folds"] if metric in row["val"]]
+    several = _repeats(found) > 1
+    rows = [
+        (f"Repeat {row['repeat']}, fold {row['fold']}" if several else f"Fold {row['fold']}", row["val"][metric], False)
+        for row in found["folds"][:_MOST_BARS]
+        if metric in row["val"]
+    ]
     rows += [(model, numbers[metric], True) for model, numbers in _models(found).items() if metric in numbers]
     if not any(summary for _, _, summary in rows):
         return None

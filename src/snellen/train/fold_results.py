@@ -14,9 +14,10 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import RunError
-from snellen.core.estimate import Estimate, is_share, told
+from snellen.core.estimate import Estimate, is_amount, is_share, told
 from snellen.core.files import write_bytes
 from snellen.core.run import RunFolder
+from snellen.data.folds import told_folds
 from snellen.data.manifest import Manifest
 from snellen.ensemble import ensemble
 from snellen.evaluate import answer, own_sides
@@ -43,26 +44,30 @@ class Answers:
 def write_fold_results(run: RunFolder, config: Config, cache: Path, console: Console) -> None:
     """Write data.json, findings.json, predictions/ and results.json of a cross-validation whose folds are done.
 
+    Repeats are told as one: the mean over all folds of all repeats, and pooled the mean of the repeats' numbers, each a
+    number of models that answer alone. predictions/out-of-fold holds the answers of the first repeat,
+    predictions/out-of-fold-2 those of the second, and so on.
+
     The sealed test images are opened once, by the ensemble and its members together, and not at all when the settings
     say so. Raises RunError when the folds were trained on different data.
     """
-    folds = [RunFolder.open(run.fold(number)) for number in range(1, (config.folds or 0) + 1)]
-    manifest = _write_data(run, folds)
+    places = run.folds()
+    folds = [RunFolder.open(run.fold(number, repeat)) for repeat, number in places]
+    told = told_folds(config.folds or 0, config.repeats)
+    manifest = _write_data(run, folds, config.repeats)
     plan = folds[0].plan
     task = create_task(plan.task, plan.classes)
-    pooled = _out_of_fold(folds, manifest, task)
-    _save(run, OUT_OF_FOLD, task, pooled)
-    rows = [_fold_row(number, fold) for number, fold in enumerate(folds, start=1)]
-    mean = _mean_over_folds(rows, manifest)
-    splits = {OUT_OF_FOLD: _score(task, pooled, config.seed)}
+    rows = [_fold_row(run, *place, fold) for place, fold in zip(places, folds, strict=True)]
+    mean = _mean_over_folds(rows, manifest, told)
+    splits = {OUT_OF_FOLD: _pooled(run, config, folds, manifest, task)}
     tested: dict[str, Any] = {}
     if config.test and manifest.ids("test"):
         splits["test"], tested = _test(run, config, cache, console)
     content = {
         "version": RESULTS_VERSION,
         "headline": task.headline,
-        "verdict": _verdict(task, manifest, mean, splits, tested, _guessing(folds, task.headline), len(folds)),
-        "shipped": f"ensemble of {len(folds)} folds",
+        "verdict": _verdict(task, manifest, mean, splits, tested, _guessing(folds, task.headline), told),
+        "shipped": f"ensemble of {told}",
         "ended": "finished",
         "seconds": round(sum(row["seconds"] for row in rows), 1),
         "splits": {split: _json(numbers) for split, numbers in splits.items()},
@@ -74,17 +79,18 @@ def write_fold_results(run: RunFolder, config: Config, cache: Path, console: Con
     console.say(content["verdict"])
 
 
-def _write_data(run: RunFolder, folds: Sequence[RunFolder]) -> Manifest:
+def _write_data(run: RunFolder, folds: Sequence[RunFolder], repeats: int) -> Manifest:
     """data.json of them all: every image that is not for testing has trained the ensemble."""
     contents = [fold.read_json("data.json") for fold in folds]
     manifests = [Manifest.from_json(content["manifest"]) for content in contents]
     first = manifests[0]
+    each = "each is once for validation"
+    if repeats > 1:
+        each += f" in each of {repeats} repeats, which have a seed each"
     joined = replace(
         first,
         rows=tuple(row if row.split == "test" else replace(row, split="train") for row in first.rows),
-        reasons=tuple(
-            reason.replace("fold 1 is for validation", "each is once for validation") for reason in first.reasons
-        ),
+        reasons=tuple(reason.replace("fold 1 is for validation", each) for reason in first.reasons),
     )
     for fold, manifest in zip(folds, manifests, strict=True):
         hashes = {row.id: row.sha256 for row in manifest.rows}
@@ -97,8 +103,44 @@ def _write_data(run: RunFolder, folds: Sequence[RunFolder]) -> Manifest:
     return joined
 
 
+def _pooled(
+    run: RunFolder, config: Config, folds: Sequence[RunFolder], manifest: Manifest, task: Task[Any]
+) -> dict[str, Estimate]:
+    """The numbers over the answers of all folds together, mean over the repeats; writes the answers of each repeat."""
+    num_folds = config.folds or 0
+    repeats = []
+    for repeat in range(1, config.repeats + 1):
+        repeats.append(_out_of_fold(folds[(repeat - 1) * num_folds : repeat * num_folds], manifest, task))
+        _save(run, OUT_OF_FOLD if repeat == 1 else f"{OUT_OF_FOLD}-{repeat}", task, repeats[-1])
+    scored = [_score(task, each, config.seed) for each in repeats]
+    if len(scored) == 1:
+        return scored[0]
+    samples = [_resampled(task, each, config.seed) for each in repeats]
+    return {
+        name: _mean_estimate(
+            [each[name] for each in scored], [each[name] for each in samples if name in each], "mean of the repeats"
+        )
+        for name in scored[0]
+        if all(name in each for each in scored)
+    }
+
+
+def _mean_estimate(estimates: Sequence[Estimate], samples: Sequence[np.ndarray], whose: str) -> Estimate:
+    """The mean of several models' numbers on the same images, with an interval over these.
+
+    samples  of each the bootstrap values, of the same resamples of the images; fewer where they were too costly
+    """
+    first, value = estimates[0], float(np.mean([each.value for each in estimates]))
+    if len(samples) < len(estimates) or any(each.low is None for each in estimates):
+        return Estimate(value=value, n=first.n, method="none (not every one has an interval)")
+    low, high = percentile_interval(np.mean(samples, axis=0))
+    if low == high == first.value == value:  # no width would claim certainty
+        return first
+    return Estimate(value=value, n=first.n, low=min(low, value), high=max(high, value), method=f"bootstrap, {whose}")
+
+
 def _out_of_fold(folds: Sequence[RunFolder], manifest: Manifest, task: Task[Any]) -> Answers:
-    """Each image that is not for testing, as judged by the one model that did not learn from it."""
+    """Each image that is not for testing, as judged by the one model of a repeat that did not learn from it, by id."""
     ids: list[str] = []
     predicted: list[Any] = []
     truth: list[Any] = []
@@ -109,6 +151,8 @@ def _out_of_fold(folds: Sequence[RunFolder], manifest: Manifest, task: Task[Any]
         truth += true
     if sorted(ids) != manifest.ids("train"):
         raise RunError(f"the folds of {folds[0].path.parent} do not hold each image once: train anew")
+    order = sorted(range(len(ids)), key=ids.__getitem__)  # one for all repeats: they are resampled together
+    ids, predicted, truth = ([each[i] for i in order] for each in (ids, predicted, truth))
     return Answers(ids, predicted, truth, _groups(manifest, ids))
 
 
@@ -117,14 +161,15 @@ def _groups(manifest: Manifest, ids: Sequence[str]) -> list[str] | None:
     return None if all(group_of[i] is None for i in ids) else [group_of[i] or i for i in ids]
 
 
-def _fold_row(number: int, fold: RunFolder) -> dict[str, Any]:
+def _fold_row(run: RunFolder, repeat: int, number: int, fold: RunFolder) -> dict[str, Any]:
     """What is told of one fold: its overall numbers on the images that it did not learn from."""
     results = fold.read_json("results.json")
     rows = fold.read_json("data.json")["manifest"]["rows"]
     overall = {name: estimate for name, estimate in results["splits"]["val"].items() if "/" not in name}
     return {
+        "repeat": repeat,
         "fold": number,
-        "run": fold.path.name,
+        "run": fold.path.relative_to(run.path).as_posix(),
         "num_train": sum(row["split"] == "train" for row in rows),
         "num_val": sum(row["split"] == "val" for row in rows),
         "shipped": results["shipped"],
@@ -134,8 +179,8 @@ def _fold_row(number: int, fold: RunFolder) -> dict[str, Any]:
     }
 
 
-def _mean_over_folds(rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> dict[str, Estimate]:
-    """Of the metrics that are defined in every fold, each fold counting the same."""
+def _mean_over_folds(rows: Sequence[Mapping[str, Any]], manifest: Manifest, told: str) -> dict[str, Estimate]:
+    """Of the metrics that are defined in every fold, each fold of each repeat counting the same."""
     shared = [name for name in rows[0]["val"] if all(name in row["val"] for row in rows)]
     judged_share = float(np.mean([row["num_val"] / row["num_train"] for row in rows]))
     learnt = [row for row in manifest.rows if row.split == "train"]
@@ -143,22 +188,28 @@ def _mean_over_folds(rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> d
     means = {}
     for name in shared:
         values = [row["val"][name]["value"] for row in rows]
-        span, method = _over_folds(name, values, judged_share, units)
+        span, method = _over_folds(name, values, judged_share, units, told)
         means[name] = Estimate(value=float(np.mean(values)), n=len(learnt), low=span[0], high=span[1], method=method)
     return means
 
 
 def _over_folds(
-    name: str, values: Sequence[float], judged_share: float, units: int
+    name: str, values: Sequence[float], judged_share: float, units: int, told: str
 ) -> tuple[tuple[float | None, float | None], str]:
-    """The interval of a mean over folds and how it was made; ``units`` are independent images, or groups of them."""
+    """The interval of a mean over folds and how it was made; ``units`` are independent images, or groups of them.
+
+    Repeats are more random divisions, each with its weights: they lessen what chance adds to the mean, and the
+    correction for training images that are shared keeps the interval from shrinking with them for ever.
+    """
     if len(set(values)) == 1:  # their spread would claim certainty
         if is_share(name):
             return wilson(values[0] * units, units), "wilson (the same in every fold)"
         return (None, None), "none (the same in every fold)"
     low, high = corrected_t_interval(values, judged_share)
-    method = f"corrected resampled t over {len(values)} folds"
-    return ((max(0.0, low), min(1.0, high)) if is_share(name) else (low, high)), method
+    method = f"corrected resampled t over {told}"
+    if not is_amount(name):  # shares, areas and r2, which has no lower end
+        low, high = max(0.0, low) if is_share(name) else low, min(1.0, high)
+    return (low, high), method
 
 
 def _guessing(folds: Sequence[RunFolder], headline: str) -> float | None:
@@ -175,7 +226,8 @@ def _test(run: RunFolder, config: Config, cache: Path, console: Console) -> tupl
     groups = None if all(record.group is None for record in records) else [r.group or r.id for r in records]
     ids = [record.id for record in records]
     answered = []
-    for name, model in [(f"fold {number}", each) for number, each in enumerate(members, 1)] + [("ensemble", together)]:
+    names = [run.fold(number, repeat).relative_to(run.path).as_posix() for repeat, number in run.folds()]
+    for name, model in zip([*names, "ensemble"], [*members, together], strict=True):
         assessment = answer(model, f"test ({name})", records, console)
         answered.append(Answers(ids, assessment.predicted, assessment.truth, groups))
     task, whole = together.task, answered[-1]
@@ -190,15 +242,11 @@ def _beside_members(task: Task[Any], members: Sequence[Answers], whole: Answers,
     ours = _score(task, whole, seed).get(headline)
     if ours is None or any(each is None for each in scored):
         return {}
-    values = [each.value for each in scored if each is not None]
-    samples = np.mean([_resampled(task, each, seed)[headline] for each in members], axis=0)
-    low, high = percentile_interval(samples)
-    single = Estimate(
-        value=float(np.mean(values)), n=ours.n, low=low, high=high, method="bootstrap, mean of the models"
-    )
+    samples = [_resampled(task, each, seed)[headline] for each in members]
+    single = _mean_estimate([each for each in scored if each is not None], samples, "mean of the models")
     n = len(set(whole.groups)) if whole.groups is not None else len(whole.ids)
     gain = ours.value - single.value
-    low, high = paired_bootstrap(gain, samples, _resampled(task, whole, seed)[headline], n)
+    low, high = paired_bootstrap(gain, np.mean(samples, axis=0), _resampled(task, whole, seed)[headline], n)
     return {
         "members": [each.to_json() for each in scored if each is not None],
         "single": single.to_json(),
@@ -238,14 +286,14 @@ def _verdict(
     splits: Mapping[str, Numbers],
     tested: Mapping[str, Any],
     guessing: float | None,
-    num_folds: int,
+    folds: str,
 ) -> str:
     headline = task.headline
     name = headline.replace("_", " ")
     if headline in mean:
-        words = [f"Over {num_folds} folds the model's {name} is {mean[headline].told(headline)}."]
+        words = [f"Over {folds} the model's {name} is {mean[headline].told(headline)}."]
     else:
-        words = [f"The model's {name} is undefined in some of the {num_folds} folds: they lack cases to judge."]
+        words = [f"The model's {name} is undefined in some of {folds}: they lack cases to judge."]
     if guessing is not None:
         words.append(f"Always giving {task.trivial_answer} would reach {told(headline, guessing)}.")
     words += _tested_words(headline, splits, tested, bool(manifest.ids("test")))

@@ -25,6 +25,7 @@ from snellen.nn.linear_probe import Balance, cross_validated
 from snellen.tasks.base import Task
 from snellen.train.decision import Gain, as_scores, decide, evenly, gain, held_out_decisions, scores_and_truth
 
+NEARLY_BALANCED_TOLD = "classes are nearly balanced"
 NEARLY_BALANCED = 3.0  # times as many images of the largest class as of the smallest
 BETA = 0.999  # of the effective number of images: about a thousand of a class say all that there is to say
 _WELL = 0.98  # balanced accuracy from which there is nothing to be won
@@ -107,7 +108,8 @@ def _check(config: Config, task: Task[Any], truth: Array) -> None:
 
 
 def _asked(way: str, classes: Sequence[str], counts: Sequence[int]) -> str:
-    return f"Rare classes ({_span(classes, counts)}): {way}, as asked."
+    reach = " (for the linear probe: the network itself sees real images alone)" if way == "smote" else ""
+    return f"Rare classes ({_span(classes, counts)}): {way}, as asked{reach}."
 
 
 def _span(classes: Sequence[str], counts: Sequence[int]) -> str:
@@ -123,7 +125,7 @@ def _measured(
     """A key of _WAYS, and the reason."""
     span = _span(plan.classes, counts)
     if _ratio(counts, truth) < NEARLY_BALANCED:
-        return "none", f"classes are nearly balanced: {span}"
+        return "none", f"{NEARLY_BALANCED_TOLD}: {span}"
     trial = None if features is None else _trial(plan, truth, features, groups)
     logits = None if trial is None else trial.held_out(Balance())
     if trial is None or logits is None:

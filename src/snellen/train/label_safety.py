@@ -104,21 +104,6 @@ def heed(plan: Plan, dangers: Sequence[Danger], asked: str) -> tuple[Plan, list[
     return replace(plan, augmentation={**plan.augmentation, **off}, reasons=reasons), said
 
 
-def flip_is_safe(images: Pixels, classes: Classes) -> tuple[bool, str]:
-    """images uint8 [n, h, w, 3], classes int [n] -> (whether mirroring keeps the class, the numbers in words).
-
-    Each image's nearest other image by pixels names its class; so does that of its mirror image. Where mirror images
-    are as ordinary as the images themselves both are right equally often.
-    """
-    images, classes = images[:_MOST_TINY], classes[:_MOST_TINY]
-    plain, turned = _by_neighbours(images, classes, np.arange(len(images)))(_MIRROR)
-    told = (
-        f"the nearest image is of the same class for {np.mean(plain == classes):.0%} of the images, "
-        f"for {np.mean(turned == classes):.0%} of their mirror images"
-    )
-    return bool(np.mean(turned == classes) >= np.mean(plain == classes) - _MARGIN), told
-
-
 # --- what is tried
 
 _MIRROR = _Move("hflip", "mirrored", lambda image, i: image[:, ::-1])
@@ -239,7 +224,7 @@ def _quarters(model: nn.Module, images: Sequence[Pixels], plan: Plan) -> Tensor:
                 pixels = stack([np.ascontiguousarray(image) for image in images[start : start + 32]]).to(device)
                 pooled = model.features(pixels)  # type: ignore[operator]
                 seen = nn.functional.adaptive_avg_pool2d(maps[0].float(), 2) if maps else pooled
-                parts.append(seen.flatten(1).double().cpu())
+                parts.append(seen.flatten(1).cpu().double())
     finally:
         for handle in handles:
             handle.remove()

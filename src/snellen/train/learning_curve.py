@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snellen.core.estimate import is_share, told
+from snellen.core.estimate import is_amount, is_share, told
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_generator
 from snellen.data.loader import ImageSet
@@ -155,7 +155,7 @@ def curve_through(
     rng: np.random.Generator,
 ) -> LearningCurve:
     """values[i][j] at sizes[i] in repeat j, samples[i][j] the same in each bootstrap resample of the judging images."""
-    top = 1.0 if is_share(metric) else np.inf
+    top = np.inf if is_amount(metric) else 1.0  # shares, areas and r2
     means = np.array([float(np.mean(each)) for each in values])
     law = fit_law(sizes, means, top)
     laws = []

@@ -63,10 +63,13 @@ class Progress:
     plateau: Plateau = field(default_factory=Plateau)
 
 
-def headline_value(task: Task[Any], metrics: Mapping[str, Estimate]) -> float:
-    """Below every value when it is missing: these images have no case that it could judge."""
-    headline = metrics.get(task.headline)
-    return headline.value if headline is not None else float("-inf")
+def chosen_by(plan: Plan, task: Task[Any], metrics: Mapping[str, Estimate]) -> float:
+    """The number that the best checkpoint has most of: the headline, or where rare classes were made to count more,
+    the balanced accuracy. Below every value when it is missing: these images have no case that it could judge."""
+    evened = bool(plan.class_weights) or plan.sampling != "as is" or plan.smote
+    name = "balanced_accuracy" if evened and "balanced_accuracy" in metrics else task.headline
+    found = metrics.get(name)
+    return found.value if found is not None else float("-inf")
 
 
 class Trainer:
@@ -245,6 +248,8 @@ class Trainer:
         is_last = epoch + 1 == phase.first_epoch + phase.epochs
         plateau = self.progress.plateau.after(validated["val/loss"], self.plan.patience)
         self.progress.plateau = Plateau() if is_last else plateau
+        if is_last:  # the next phase has its own patience
+            self.progress.epochs_since_best = 0
         self._tell({**event, **validated})
 
     def validate(self, epoch: int) -> dict[str, Any]:
@@ -254,7 +259,7 @@ class Trainer:
             if not math.isfinite(assessment.loss):
                 raise explain_validation(self.model, self.plan, step=self.progress.step)
             metrics = score(self.task, assessment.predicted, assessment.truth, intervals=False)
-            value = headline_value(self.task, metrics)
+            value = chosen_by(self.plan, self.task, metrics)
             better = self._is_better(value, assessment.loss)
             if better:
                 self.progress.best_value, self.progress.best_loss = value, assessment.loss
@@ -273,7 +278,7 @@ class Trainer:
         return value > best_value or (value == best_value and loss < best_loss)
 
     def _stale(self, phase: Phase) -> str | None:
-        is_stale = phase.body_trains and self.progress.epochs_since_best >= self.plan.patience
+        is_stale = (phase.body_trains or not self.plan.epochs) and self.progress.epochs_since_best >= self.plan.patience
         return "early stopping" if is_stale else None
 
     def _tell(self, event: Mapping[str, Any]) -> None:

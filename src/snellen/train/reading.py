@@ -11,6 +11,7 @@ from snellen.core.console import Console
 from snellen.core.device import available_cores, available_memory, choose_device
 from snellen.core.errors import WeightsError
 from snellen.core.plan import Plan
+from snellen.data.augment import Augmentation
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, image_sizes, read_listing, survey
 from snellen.train.resolve import ModelChoice, choose_model
@@ -31,6 +32,7 @@ def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
     Raises DataError, ConfigError, WeightsError: before the images are read, where they are not to blame.
     """
     workers = max(2, available_cores())
+    Augmentation.parse(config.augment)  # what is wrong in it is told before the images are read
     name, listing = read_listing(config, cache, console)
     choice = choose_model(config, image_sizes(listing.records, workers))
     if config.weights is not None and not Path(config.weights).is_file():

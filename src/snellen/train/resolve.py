@@ -63,7 +63,6 @@ class TrainingFacts:
     cores: int
     provenance: Provenance = field(default_factory=lambda: Provenance("", ""))
     inference_seconds: Mapping[str, float] = field(default_factory=dict)
-    training_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def choose_model(config: Config, sizes: Sequence[tuple[int, int]]) -> ModelChoice:
@@ -155,19 +154,21 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         lr=lr,
         body_lr=auto("body_lr", *_body_rate(choice, lr, usual)),
         weight_decay=auto("weight_decay", usual.weight_decay, f"usual for {optimizer}"),
-        label_smoothing=auto("label_smoothing", *_label_smoothing(choice)),
+        label_smoothing=auto("label_smoothing", *_label_smoothing(choice, facts)),
         dropout=auto("dropout", 0.0, "the network's own"),
         clip_norm=auto("clip_norm", 1.0, "longer gradients are shortened to this"),
         warmup_steps=auto("warmup_steps", *_warmup(schedule, steps)),
-        ema=auto("ema", *_ema(steps * epochs)),
-        patience=auto("patience", int(np.clip(epochs // 3, 3, 10)), "a third of the epochs, between 3 and 10"),
+        ema=auto("ema", *_ema(steps * (head_epochs + epochs))),
+        patience=auto(
+            "patience", int(np.clip(max(epochs, head_epochs) // 3, 3, 10)), "a third of the epochs, between 3 and 10"
+        ),
         freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
         augmentation=asdict(augmentation),
         vary_by_batch=choice.tiny,
         probe="features" if choice.pretrained else "pixels",
         time_limit=config.time_limit,
-        train_precision=_precision("train_precision", config, facts.training_seconds, reasons),
-        precision=_precision("precision", config, facts.inference_seconds, reasons),
+        train_precision="fp32" if config.precision == "auto" else config.precision,  # measured before training
+        precision=_precision(config, facts.inference_seconds, reasons),
         channels_last=_channels_last(choice, facts, reasons),
         device=facts.device,
         threads=auto("threads", facts.cores, "all cores that this process may use"),
@@ -242,6 +243,8 @@ def _both_epochs(
         return 0, 0
     count, reason = _epochs(choice, facts)
     if transfer == "head":
+        if config.head_epochs == "auto" and config.epochs != "auto":
+            return config.epochs, 0
         return auto("head_epochs", count, reason), 0
     if transfer == "scratch":
         return 0, auto("epochs", count, reason)
@@ -264,6 +267,7 @@ def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
         raise ConfigError(
             f"transfer = '{config.transfer}' needs pretrained weights, and '{choice.model}' starts from scratch"
         )
+    _check_transfer(config)
     if config.epochs == 0 and not choice.pretrained:
         raise ConfigError(
             f"epochs = 0 leaves '{choice.model}' untrained: a linear probe needs a pretrained model, such as "
@@ -271,6 +275,28 @@ def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
         )
     if config.head_epochs not in ("auto", 0) and not choice.pretrained:
         raise ConfigError("head_epochs trains the head of a pretrained model alone; this model starts from scratch")
+
+
+def _check_transfer(config: Config) -> None:
+    """Raises ConfigError for settings of the training loop beside a transfer without one."""
+    if config.transfer in ("full", "head") and config.epochs == 0:
+        raise ConfigError(f"transfer = '{config.transfer}' trains, and epochs = 0 does not: give one of them")
+    if config.transfer not in ("probe", "svm"):
+        return
+    asked = {
+        f"epochs = {config.epochs}": config.epochs not in ("auto", 0),
+        f"head_epochs = {config.head_epochs}": config.head_epochs not in ("auto", 0),
+        f"loss = '{config.loss}'": config.loss != "auto",
+        "lr = 'find'": config.lr == "find",
+        "imbalance = 'focal'": config.imbalance == "focal",
+    }
+    if config.transfer == "svm" and config.imbalance == "smote":
+        raise ConfigError("imbalance = 'smote' is for the probe: with transfer = 'svm' use 'weights'")
+    for setting, is_asked in asked.items():
+        if is_asked:
+            raise ConfigError(
+                f"{setting} is of the training loop, which transfer = '{config.transfer}' leaves out: give one of them"
+            )
 
 
 def _batch_size(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
@@ -319,7 +345,9 @@ def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: 
     return frozen
 
 
-def _label_smoothing(choice: ModelChoice) -> tuple[float, str]:
+def _label_smoothing(choice: ModelChoice, facts: TrainingFacts) -> tuple[float, str]:
+    if not {"cross-entropy", "bce"} & set(facts.losses):
+        return 0.0, "there are no labels to smooth"
     if choice.pretrained:
         return 0.0, "the head starts from a probe whose confidence is fitted already"
     return 0.05, "keeps confidence in bounds (Szegedy et al. 2016)"
@@ -337,13 +365,13 @@ def _augmentation(config: Config, choice: ModelChoice, reasons: dict[str, str]) 
     return Augmentation.parse(config.augment, tiny=choice.tiny)
 
 
-def _precision(name: str, config: Config, seconds: Mapping[str, float], reasons: dict[str, str]) -> str:
+def _precision(config: Config, seconds: Mapping[str, float], reasons: dict[str, str]) -> str:
     if config.precision != "auto":
         return config.precision
     if not seconds:
-        reasons[name] = "no fast bf16 was found here" if name == "precision" else "measured just before training"
+        reasons["precision"] = "no fast bf16 was found here"
         return "fp32"
     best = min(seconds, key=lambda precision: seconds[precision])
     ratio = max(seconds.values()) / seconds[best]
-    reasons[name] = f"measured here: {ratio:.2f} times as fast as the other"
+    reasons["precision"] = f"measured here: {ratio:.2f} times as fast as the other"
     return best

@@ -132,6 +132,8 @@ def _why_linear(session: Session, origin: str) -> str:
     if plan.head_epochs + plan.epochs == 0:
         reason = plan.reasons.get("transfer")
         return f"It is a {origin} on frozen features, {'as asked' if reason is None else f'since {reason}'}."
+    if not any(event["event"] == "epoch" for event in session.run.events()):
+        return f"It is a {origin} on frozen features: training ended before it could be judged."
     return (
         "Fine-tuning did not beat the linear probe on frozen features on the validation images, so the probe is the "
         "model you get."

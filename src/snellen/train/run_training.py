@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,14 +16,14 @@ from snellen.core.errors import StorageError
 from snellen.core.estimate import Estimate
 from snellen.core.run import RunFolder
 from snellen.evaluate import score
-from snellen.train.loop import Trainer, headline_value
+from snellen.train.loop import Trainer, chosen_by
 from snellen.train.observers import Clocked, Journal, Lines, Observer, TensorBoard
 from snellen.train.pictures import save_contact_sheet
 from snellen.train.probe import Probe, run_probe
 from snellen.train.results import write_learning_curve, write_results
 from snellen.train.schedule import phases
 from snellen.train.session import Session
-from snellen.train.settle import settle_arithmetic, settle_best, settle_plan, sweep_rates
+from snellen.train.settle import begin_again, settle_arithmetic, settle_best, settle_plan, sweep_rates
 from snellen.train.stopping import INTERRUPTED, OUT_OF_TIME, StopRequests
 
 PROBE, SVM, FINE_TUNED, FROM_SCRATCH = "linear probe", "linear SVM", "fine-tuned", "trained from scratch"
@@ -67,30 +68,33 @@ def _learn(session: Session, *, resume: bool) -> tuple[Probe | None, str | None]
 
 def _probe(session: Session, *, resume: bool) -> Probe | None:
     """The linear probe, and what its evidence decides; its network is the first 'best' and the start of the head."""
+    if not resume:
+        begin_again(session)
     plan = session.plan
     probe = run_probe(session.model, session.task, session.sides, session.hashes, plan, session.cache, session.console)
     if resume:  # everything was settled, and from there on the best may be a later one
         if probe is not None and plan.probe == "features":
             _load_head(session, probe)
         return probe
-    _adopt_probe(session, probe)
+    _judge(session, probe, PROBE)
     settled = settle_plan(session, probe)
-    if settled is not probe:
-        _adopt_probe(session, settled)
-    return settled
+    if settled.model is not probe:
+        _judge(session, settled.model, SVM if session.plan.transfer == "svm" else PROBE)
+    elif probe is not None and session.plan.probe == "features":  # the same weights, and the plan as it is now
+        best = Checkpoint.load(session.run.best_checkpoint)
+        replace(best, plan=session.plan).save(session.run.best_checkpoint)
+    return settled.baseline
 
 
-def _adopt_probe(session: Session, probe: Probe | None) -> None:
+def _judge(session: Session, probe: Probe | None, name: str) -> None:
     """Say how good it is, and keep it as the best so far where it is a head of the network."""
     plan, task, console = session.plan, session.task, session.console
     if probe is None or "val" not in session.sides:
         return
     groups = session.groups("val")
     metrics = score(task, probe.predictions["val"], session.sides["val"].targets, groups=groups, seed=plan.seed)
-    name = SVM if plan.transfer == "svm" else PROBE
-    console.say(
-        f"{name.capitalize()} on {plan.probe}: validation {_told(task.headline, metrics)}, {console.seconds:.1f} s"
-    )
+    told = f"{name[:1].upper()}{name[1:]} on {plan.probe}"
+    console.say(f"{told}: validation {_told(task.headline, metrics)}, {console.seconds:.1f} s")
     if plan.probe == "features":
         _load_head(session, probe)
         _checkpoint(session, name, 0, 0, metrics, session.model.state_dict())
@@ -139,7 +143,7 @@ def _fit(
     plan, trainer = session.plan, _trainer(session)
     if probe is not None and plan.probe == "features":
         metrics = score(task, probe.predictions["val"], session.sides["val"].targets, intervals=False)
-        trainer.progress.best_value = headline_value(task, metrics)
+        trainer.progress.best_value = chosen_by(plan, task, metrics)
         trainer.progress.best_loss = probe.losses["val"]
     if resume:
         trainer.load(run.last_checkpoint)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 DEFAULT_SPACE = ("lr=1e-4..1e-2", "weight_decay=1e-4..0.3", "label_smoothing=0..0.2", "mixup=0|0.2", "dropout=0..0.5")
-_FIXED = ("data", "images", "task", "split", "groups", "folds", "fold", "test", "seed", "cache", "device", "time_limit")
+_FIXED = (
+    *("data", "images", "task", "split", "groups", "folds", "fold", "repeats", "test", "seed", "split_seed"),
+    *("cache", "device", "time_limit"),
+)
 _LOGARITHMIC = 10.0  # a range whose ends are this many times apart is searched evenly in its logarithm
 _RANGE = re.compile(r"(?P<low>[-+.\deE]+)\.\.(?P<high>[-+.\deE]+)")
 

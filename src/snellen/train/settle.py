@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from snellen.evaluate import assess
 from snellen.tasks.base import create_task
 from snellen.train.build import build_network, training_seconds
 from snellen.train.decision import settle_decision
-from snellen.train.imbalance import settle_imbalance
+from snellen.train.imbalance import NEARLY_BALANCED_TOLD, settle_imbalance
 from snellen.train.label_safety import heed, label_dangers
 from snellen.train.loop import Trainer
 from snellen.train.probe import Probe, refit
@@ -31,24 +32,40 @@ from snellen.train.transfer import settle_transfer, svm_probe
 _PROBE_LEARNS_FROM = ("class_weights", "sampling", "smote")  # entries of the plan
 
 
-def settle_plan(session: Session, probe: Probe | None) -> Probe | None:
-    """The probe's evidence decides; the probe comes back as the plan wants it now."""
+class Settled(NamedTuple):
+    """model: the linear model as the plan wants it now, an SVM perhaps. baseline: the probe that results name."""
+
+    model: Probe | None
+    baseline: Probe | None
+
+
+def begin_again(session: Session) -> None:
+    """A run that was stopped before its training began has an SVM's network perhaps; the probe needs the whole one."""
+    if session.plan.feature_stage >= 0:
+        session.plan = replace(session.plan, feature_stage=-1)
+        session.model, _ = build_network(session.plan, session.task)
+
+
+def settle_plan(session: Session, probe: Probe | None) -> Settled:
+    """The probe's evidence decides."""
     before, train = session.plan, session.sides["train"]
     features = None if probe is None else probe.features["train"]
     plan, sentence = settle_imbalance(session.config, before, session.task, features, train.records, train.targets)
-    if sentence and plan != before:
+    if sentence and not sentence.startswith(NEARLY_BALANCED_TOLD):
         session.console.say(sentence[:1].upper() + sentence[1:])
+    model = probe
     if probe is not None:
         if any(getattr(plan, name) != getattr(before, name) for name in _PROBE_LEARNS_FROM):
             probe = refit(probe, session.task, session.sides, plan)
         plan, sentences = settle_transfer(session.config, plan, session.task, session.model, session.sides, probe)
         for sentence in sentences:
             session.console.say(sentence)
+        model = probe
         if plan.transfer == "svm":
-            probe = svm_probe(session.task, session.sides, probe, plan)
+            model = svm_probe(session.task, session.sides, probe, plan)
             session.model, _ = build_network(plan, session.task)
     adopt(session, _label_preserving(session, plan))
-    return probe
+    return Settled(model, probe)
 
 
 def _label_preserving(session: Session, plan: Plan) -> Plan:
@@ -99,6 +116,8 @@ def sweep_rates(session: Session, trainer: Trainer) -> None:
     """The learning-rate range test that was asked for; the session's plan then has the rates that came of it."""
     with session.console.progress("Learning rates", 1):
         plan, sweep = settle_rate(trainer)
+    if session.config.body_lr != "auto":
+        plan = replace(plan, body_lr=session.plan.body_lr)
     session.run.write_json(SWEEP_FILE, sweep.to_json())
     session.console.say(f"Learning rate {plan.lr:.2g}: {plan.reasons['lr']}")
     adopt(session, plan)

@@ -32,6 +32,12 @@ from snellen.train.probe import BySplit, Probe, group_names, probe_with
 SHOWN = 6  # images that one model gets right and the other wrong, and none the other way: exact McNemar, p = 0.03
 _LOW_ERROR = 0.1  # share of wrong images above which halving it is worth trying, even where it could not be shown
 _SPAN = 0.1  # learning rate of the first layers beside the last (Howard & Ruder 2018; fastai's slice(lr / 10, lr))
+# Settings that say nothing where nothing is trained: whoever gives one wants training.
+_OF_TRAINING = (
+    *("epochs", "head_epochs", "transfer", "frozen_stages", "layer_decay", "lr", "body_lr", "optimizer", "lookahead"),
+    *("schedule", "warmup_steps", "accumulate", "loss", "l1", "l2", "clip_norm", "label_smoothing", "ema", "patience"),
+    *("augment", "mixup", "cutmix", "dropout", "weight_decay", "freeze_norm"),
+)
 _MEANT = {"probe": "the linear probe", "svm": "a linear SVM", "full": "all layers learn"}
 
 
@@ -112,8 +118,9 @@ def settle_transfer(
 
 def _is_open(config: Config, plan: Plan) -> bool:
     """Whether the choice is ours: not when training, or no training, was asked for."""
-    asked = config.epochs != "auto" or config.head_epochs != "auto" or config.transfer != "auto"
-    return not asked and plan.transfer == "full"
+    usual = Config.model_construct(data="")
+    asked = any(getattr(config, name) != getattr(usual, name) for name in _OF_TRAINING)
+    return not asked and config.imbalance != "focal" and plan.transfer == "full"
 
 
 def stage_evidence(
@@ -148,14 +155,17 @@ def stage_evidence(
         trivial=0.0 if trivial is None or not np.isfinite(trivial.value) else trivial.value,
         wrong=wrong,
         num_images=len(truth),
-        gain_low=_low(samples[best] - samples[last]),
+        gain_low=_low(samples[best] - samples[last], len(values) - 1),
     )
 
 
-def _low(gains: NDArray[np.float64]) -> float:
-    """The lower end of their 95 % interval. A resample in which the metric is undefined does not count."""
+def _low(gains: NDArray[np.float64], others: int) -> float:
+    """The lower end of their 95 % interval, by Bonferroni for the best of ``others``, which these images picked.
+
+    A resample in which the metric is undefined does not count.
+    """
     defined = gains[np.isfinite(gains)]
-    return float(np.quantile(defined, 0.025)) if len(defined) else 0.0
+    return float(np.quantile(defined, 0.025 / max(1, others))) if len(defined) else 0.0
 
 
 def _choose(task: Task[Any], sides: Mapping[str, ImageSet], probe: Probe, evidence: StageEvidence) -> tuple[str, str]:
