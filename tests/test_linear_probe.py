@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snellen.nn import linear_probe
+from snellen.nn.held_out import grouped_folds
 from snellen.nn.linear_probe import (
     PENALTIES,
     Balance,
     LinearProbe,
-    _folds,
     _interpolated,
     _loss,
     cross_validated,
@@ -97,7 +97,7 @@ def test_linear_probe_takes_constant_features_and_classes_without_images() -> No
 @given(st.lists(st.integers(0, 15), min_size=1, max_size=60), st.integers(0, 99))
 def test_a_group_is_never_parted_between_folds(numbers: list[int], seed: int) -> None:
     groups = [f"patient {number}" for number in numbers]
-    folds = _folds(groups, seed)
+    folds = grouped_folds(groups, seed)
     assert all(
         len({fold for fold, other in zip(folds, groups, strict=True) if other == group}) == 1 for group in groups
     )

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_seed
+from snellen.nn.held_out import grouped_folds
 
 # Penalties on the squared weights of standardised features, beside the mean loss; strongest first.
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-_FOLDS = 4
 _MAX_STEPS = 200
 _WORTH_THREADS = 4_000_000  # numbers in the feature matrix
 _MOST_FOR_CHOOSING = 2000  # images: the choice of a penalty gains nothing from more
@@ -84,7 +84,7 @@ def fit_linear_probe(
     """features float [n, d]; targets int64 [n] (one class each) or float [n, k] in 0..1 (independent labels)."""
     with _few_threads(features):
         chosen = np.flatnonzero(_sample(len(features), seed))
-        parted = _folds(groups, seed)[chosen]
+        parted = grouped_folds(groups, seed)[chosen]
         best = _held_out(features[chosen], targets[chosen], num_outputs, parted, balance, seed)
         weight, bias = _Problem(features, targets, num_outputs, balance, seed).solve(best.penalty)
         return LinearProbe(weight, bias, best.penalty, best.loss)
@@ -100,7 +100,7 @@ def cross_validated(
 ) -> HeldOut:
     """What probes say of the images that they were not fitted on; arguments as of ``fit_linear_probe``."""
     with _few_threads(features):
-        return _held_out(features, targets, num_outputs, _folds(groups, seed), balance, seed)
+        return _held_out(features, targets, num_outputs, grouped_folds(groups, seed), balance, seed)
 
 
 @contextmanager
@@ -124,11 +124,6 @@ def _few_threads(features: Tensor) -> Iterator[None]:
 def _sample(n: int, seed: int) -> np.ndarray:
     ranks = np.array([keyed_seed("probe", seed, i) for i in range(n)]).argsort().argsort()
     return ranks < _MOST_FOR_CHOOSING
-
-
-def _folds(groups: Sequence[str], seed: int) -> np.ndarray:
-    """A fold number for each image, [n]; the images of one group share it."""
-    return np.array([keyed_seed("fold", seed, group) % _FOLDS for group in groups])
 
 
 def _held_out(
