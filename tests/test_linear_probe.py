@@ -241,5 +241,5 @@ def test_interpolated_images_come_from_the_images_that_are_fitted_on(monkeypatch
 
     monkeypatch.setattr(linear_probe, "_interpolated", seen)
     fit_linear_probe(features, targets, 2, groups, 0, Balance(smote=True))
-    sizes = [80 - int(n) for n in np.bincount(_folds(groups, 0))]
+    sizes = [80 - int(n) for n in np.bincount(grouped_folds(groups, 0))]
     assert asked == [*sizes, 80]  # each fold's other images, and in the end all
