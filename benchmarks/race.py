@@ -1,7 +1,7 @@
 """Snellen against fastai, a plain PyTorch loop and Ultralytics' classifier: wall clock from the shell to an accuracy.
 
     python benchmarks/race.py photos/ --accuracy 0.90 0.94 --seeds 0 1 2 --peers /path/to/other/venv/bin/python
-    python benchmarks/race.py cifar10/ --valid test --tiny --accuracy 0.6 0.7 --epochs 12 --peers ...
+    python benchmarks/race.py cifar10/ --valid test --tiny --accuracy 0.6 0.7 --epochs 8 --time-limit 3m --peers ...
 
 Every entrant is a process of its own, one after the other and in turns over the seeds. The clock starts with the
 process and an accuracy counts when its line is printed: imports, reading, training and validation are all inside. All
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--peers", required=True)
     parser.add_argument("--entrants", nargs="*")
+    parser.add_argument("--time-limit", help="of snellen train: what comes after the accuracies is not of interest")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which an entrant is stopped")
     asked = parser.parse_args()
     names = [name for name in (TINY_NAMES if asked.tiny else NAMES) if not asked.entrants or name in asked.entrants]
@@ -121,9 +122,10 @@ def _told(process: subprocess.Popen[str], start: float, limit: float) -> Iterato
 
 
 def run_snellen(asked: argparse.Namespace, seed: int, folder: Path) -> Result:
-    """The whole command with no option but the seed; its own record says when each accuracy was known."""
+    """The whole command with no option but the seed (and the time limit, if asked for); its own record says when each accuracy was known."""
     out = folder / "run"
     command = [sys.executable, "-m", "snellen", "train", asked.data, "--out", str(out), "--seed", str(seed)]
+    command += ["--time-limit", asked.time_limit] if asked.time_limit else []
     start = time.monotonic()
     subprocess.run([*command, "--cache", str(folder / "cache")], check=True, stdout=subprocess.DEVNULL)
     whole = time.monotonic() - start
