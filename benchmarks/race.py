@@ -122,7 +122,7 @@ def _told(process: subprocess.Popen[str], start: float, limit: float) -> Iterato
 
 
 def run_snellen(asked: argparse.Namespace, seed: int, folder: Path) -> Result:
-    """The whole command with no option but the seed (and the time limit, if asked for); its own record says when each accuracy was known."""
+    """The whole command with no option but the seed, and a time limit if asked for. Its own record has the times."""
     out = folder / "run"
     command = [sys.executable, "-m", "snellen", "train", asked.data, "--out", str(out), "--seed", str(seed)]
     command += ["--time-limit", asked.time_limit] if asked.time_limit else []
