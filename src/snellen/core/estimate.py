@@ -8,6 +8,7 @@ from typing import Any
 
 _SHARES = ("accuracy", "precision", "recall", "f1", "error", "sensitivity", "specificity", "ece")
 _NOT_SHARES = ("average_precision", "absolute_error")
+_AT_MOST_ONE = ("r2", "average_precision", "roc_auc", "pearson", "spearman")
 _AMOUNTS = ("mae", "rmse", "median_absolute_error", "bias")
 
 
@@ -15,6 +16,12 @@ def is_share(metric: str) -> bool:
     """True for metrics that are read in percent."""
     name = metric.partition("/")[0]  # what follows is a class or an output, which may be called anything
     return any(word in name for word in _SHARES) and not any(word in name for word in _NOT_SHARES)
+
+
+def is_at_most_one(metric: str) -> bool:
+    """True for metrics that no model can bring above 1: shares, areas under curves, correlations, r2."""
+    name = metric.partition("/")[0]
+    return is_share(metric) or any(word in name for word in _AT_MOST_ONE)
 
 
 def is_amount(metric: str) -> bool:

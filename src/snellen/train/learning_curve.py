@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snellen.core.estimate import is_amount, is_share, told
+from snellen.core.estimate import is_at_most_one, is_share, told
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_generator
 from snellen.data.loader import ImageSet
@@ -155,7 +155,7 @@ def curve_through(
     rng: np.random.Generator,
 ) -> LearningCurve:
     """values[i][j] at sizes[i] in repeat j, samples[i][j] the same in each bootstrap resample of the judging images."""
-    top = np.inf if is_amount(metric) else 1.0  # shares, areas and r2
+    top = 1.0 if is_at_most_one(metric) else np.inf
     means = np.array([float(np.mean(each)) for each in values])
     law = fit_law(sizes, means, top)
     laws = []

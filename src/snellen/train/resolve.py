@@ -124,7 +124,6 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
     transfer = _transfer(config, choice)
     head_epochs, epochs = _both_epochs(config, choice, facts, transfer, auto)
     steps = -(-steps_per_epoch(facts.num_train, batch_size) // config.accumulate)
-    augmentation = _augmentation(config, choice, reasons)
     optimizer = auto("optimizer", "adamw", "robust where rates and scales are not tuned")
     schedule = auto("schedule", "cosine", "down to a hundredth of the peak")
     usual = usual_rates(optimizer)
@@ -163,7 +162,7 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
             "patience", int(np.clip(max(epochs, head_epochs) // 3, 3, 10)), "a third of the epochs, between 3 and 10"
         ),
         freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
-        augmentation=asdict(augmentation),
+        augmentation=asdict(_augmentation(config, choice, reasons)),
         vary_by_batch=choice.tiny,
         probe="features" if choice.pretrained else "pixels",
         time_limit=config.time_limit,
@@ -347,7 +346,7 @@ def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: 
 
 def _label_smoothing(choice: ModelChoice, facts: TrainingFacts) -> tuple[float, str]:
     if not {"cross-entropy", "bce"} & set(facts.losses):
-        return 0.0, "there are no labels to smooth"
+        return 0.0, "numbers are not smoothed"
     if choice.pretrained:
         return 0.0, "the head starts from a probe whose confidence is fitted already"
     return 0.05, "keeps confidence in bounds (Szegedy et al. 2016)"
