@@ -21,8 +21,8 @@ from fastai.vision.all import (
     aug_transforms,
     set_seed,
     vision_learner,
-    xresnet18,
 )
+from torch_loop import small_network
 
 
 class Teller(Callback):
@@ -70,7 +70,7 @@ def _from_scratch(asked: Namespace) -> Learner:
         bs=64,
         num_workers=0,
     )
-    return Learner(data, xresnet18(n_out=data.c, stem_szs=(32, 32, 32)), metrics=accuracy, cbs=Teller())
+    return Learner(data, small_network(data.c), metrics=accuracy, cbs=Teller())
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main() -> None:
     asked = arguments("plain PyTorch")
     torch.manual_seed(asked.seed)
     train, val = _loaders(asked, 64 if asked.tiny else 4 if frozen else 32)
-    model = _small_network(len(train.dataset.classes)) if asked.tiny else _pretrained(asked, train, frozen)
+    model = small_network(len(train.dataset.classes)) if asked.tiny else _pretrained(asked, train, frozen)
     model = model.to(memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if asked.tiny:
@@ -77,7 +77,7 @@ def _pretrained(asked: Namespace, train: DataLoader, frozen: bool) -> nn.Module:
     return model
 
 
-def _small_network(num_classes: int) -> nn.Module:
+def small_network(num_classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 64), (64, 128), (128, 256)):
         for width in (inputs, outputs):
