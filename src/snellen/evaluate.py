@@ -121,7 +121,7 @@ def groups_of(records: Sequence[Record]) -> list[str] | None:
     """What must be resampled together when an interval is made; None when every image stands alone."""
     if all(record.group is None for record in records):
         return None
-    return [record.group or record.id for record in records]
+    return [record.unit for record in records]
 
 
 def own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[Record]]:

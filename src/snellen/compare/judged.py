@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from snellen.core.errors import DataError, RunError
-from snellen.core.run import RunFolder
+from snellen.core.run import OUT_OF_FOLD, RunFolder
 from snellen.data.manifest import Manifest, Row
 from snellen.tasks.base import Task, create_task
 
 # Where runs can be judged, what says most first: images that nothing was chosen by, then those that chose an epoch.
-OUT_OF_FOLD = "out-of-fold"
 SIDES = ("test", OUT_OF_FOLD, "val")
 
 

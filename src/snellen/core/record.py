@@ -35,6 +35,11 @@ class Record:
     group: str | None = None
     split: Split | None = None
 
+    @property
+    def unit(self) -> str:
+        """What is never parted when images are divided or resampled: its group, or the image alone."""
+        return self.group or self.id
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:

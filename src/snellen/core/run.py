@@ -27,6 +27,7 @@ from snellen.core.finding import Finding
 from snellen.core.plan import Plan
 
 RUN_VERSION = 1
+OUT_OF_FOLD = "out-of-fold"  # the side of a cross-validation: each image by the models that did not learn from it
 Status = Literal["running", "stopped", "done", "failed"]
 
 

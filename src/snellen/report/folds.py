@@ -9,6 +9,7 @@ from typing import Any
 
 from snellen.core.estimate import is_share
 from snellen.core.files import write_text
+from snellen.core.run import OUT_OF_FOLD
 from snellen.data.folds import told_folds
 from snellen.draw.chart import Chart
 from snellen.draw.charts import MAX_CLASSES
@@ -18,7 +19,6 @@ from snellen.report.build import STATUS_NOTES, data_parts, render
 from snellen.report.source import Json, Source, read_run
 from snellen.report.wording import Reading, duration, metric_name, reading
 
-_OUT_OF_FOLD = "out-of-fold"
 _MEAN, _POOLED, _ENSEMBLE = "Mean of the folds", "Out of fold, pooled", "Ensemble, sealed test images"
 _SINGLE = "One model alone, sealed test images"
 _MOST_BARS = MAX_CLASSES - 3  # folds of a chart: what they say together comes below them
@@ -52,7 +52,7 @@ def _parts(source: Source) -> dict[str, Any]:
     found = source.results
     metric = str(found["headline"])
     # Class by class and in charts: on the images of all folds, which are many more than those for testing.
-    pooled = replace(source, results={**found, "splits": {_OUT_OF_FOLD: found["splits"][_OUT_OF_FOLD]}})
+    pooled = replace(source, results={**found, "splits": {OUT_OF_FOLD: found["splits"][OUT_OF_FOLD]}})
     models = _models(found)
     repeats = _repeats(found)
     return {
@@ -79,7 +79,7 @@ def _repeats(found: Json) -> int:
 
 def _models(found: Json) -> dict[str, Json]:
     """The numbers of each way to look at the folds."""
-    models = {_MEAN: found["mean"], _POOLED: found["splits"][_OUT_OF_FOLD]}
+    models = {_MEAN: found["mean"], _POOLED: found["splits"][OUT_OF_FOLD]}
     return {**models, _ENSEMBLE: found["splits"]["test"]} if "test" in found["splits"] else models
 
 

@@ -127,7 +127,7 @@ class Task(ABC, Generic[TargetT]):
         self, features: Tensor, targets: Sequence[TargetT], groups: Sequence[str], plan: Plan
     ) -> Mapping[str, Tensor]:
         """As ``fit_probe``, by a linear support vector machine; only where the task ``parts_classes``."""
-        raise NotImplementedError
+        raise TypeError(f"the task '{self.name}' has no classes for a support vector machine to part")
 
     def numbers(self, targets: Sequence[TargetT]) -> Tensor | None:
         """float32 [n, k] for least squares to aim at: ``decode`` gives ``targets`` back. None as in ``fit_probe``."""

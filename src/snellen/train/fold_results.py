@@ -16,18 +16,17 @@ from snellen.core.console import Console
 from snellen.core.errors import RunError
 from snellen.core.estimate import Estimate, is_at_most_one, is_share, told
 from snellen.core.files import write_bytes
-from snellen.core.run import RunFolder
+from snellen.core.run import OUT_OF_FOLD, RunFolder
 from snellen.data.folds import told_folds
 from snellen.data.manifest import Manifest
 from snellen.ensemble import ensemble
-from snellen.evaluate import answer, own_sides
+from snellen.evaluate import answer, groups_of, own_sides
 from snellen.metrics.interval import percentile_interval, wilson
 from snellen.metrics.paired import corrected_t_interval, paired_bootstrap
 from snellen.tasks.base import Task, create_task
 from snellen.tasks.loading import load_model
 from snellen.train.results import RESULTS_VERSION
 
-OUT_OF_FOLD = "out-of-fold"
 Numbers = Mapping[str, Estimate]
 
 
@@ -223,7 +222,7 @@ def _test(run: RunFolder, config: Config, cache: Path, console: Console) -> tupl
     records = own_sides(run, cache, console)["test"]
     members = [load_model(Checkpoint.load(path), device=config.device) for path in run.models()]
     together = ensemble(members)
-    groups = None if all(record.group is None for record in records) else [r.group or r.id for r in records]
+    groups = groups_of(records)
     ids = [record.id for record in records]
     answered = []
     names = [run.fold(number, repeat).relative_to(run.path).as_posix() for repeat, number in run.folds()]

@@ -91,7 +91,7 @@ def settle_imbalance(
     if config.imbalance != "auto":
         _check(config, task, truth)
         return replace(plan, **_WAYS[config.imbalance](counts)), _asked(config.imbalance, plan.classes, counts)
-    groups = [record.group or record.id for record in records]
+    groups = [record.unit for record in records]
     way, sentence = _measured(plan, truth, counts, features, groups)
     return replace(plan, **_WAYS[way](counts), reasons={**plan.reasons, "imbalance": sentence}), sentence
 

@@ -75,7 +75,7 @@ def label_dangers(
     chosen = _sample(classes, most)
     records = [train.records[i] for i in chosen]
     images = [train.store.prepared(record) for record in records]
-    groups = np.array([keyed_seed("group", record.group or record.id) for record in records])
+    groups = np.array([keyed_seed("group", record.unit) for record in records])
     if plan.vary_by_batch:
         return _found(moves, _by_neighbours(np.stack(images), classes[chosen], groups), classes[chosen], names, _MARGIN)
     judge = _by_features(lambda pixels: _quarters(model, pixels, plan), images, classes[chosen], groups)

@@ -92,7 +92,7 @@ def probe_with(
 
 def group_names(images: ImageSet) -> list[str]:
     """For each image what must not be parted from it; an image that stands alone is its own group."""
-    return [record.group or record.id for record in images.records]
+    return [record.unit for record in images.records]
 
 
 def _by_split(features: Tensor, sides: Mapping[str, ImageSet]) -> BySplit:

@@ -117,7 +117,7 @@ def _features(network: nn.Module, images: ImageSet, plan: Plan) -> Tensor:
 def _judged(features: Tensor, images: ImageSet, task: Task[object], plan: Plan) -> Estimate | None:
     """The headline of a linear model on images that it was not fitted on. None where nothing can be fitted."""
     cut = len(images) // _JUDGED
-    groups = [record.group or record.id for record in images.records]
+    groups = [record.unit for record in images.records]
     judged = set(groups[:cut])
     kept = [i for i in range(cut, len(images)) if groups[i] not in judged]
     if len(kept) < cut:  # a few large groups: whatever is left is too little to learn from
