@@ -18,8 +18,10 @@ from snellen.nn.backbone import load_pretrained
 from snellen.nn.catalog import EMBEDDED_MODEL, backbone_facts
 from snellen.nn.efficientnet_lite import EfficientNetLite0
 from snellen.nn.network import Network
+from snellen.nn.norms import replace_norms
 from snellen.nn.pretrained import fit_weights, load_embedded, load_local, rename_lite0
 from snellen.nn.small_resnet import SmallResNet
+from snellen.nn.stages import stage_features
 from tiny_runs import a_plan
 
 torch.set_num_threads(1)
@@ -84,6 +86,22 @@ def test_embedded_network_trains_as_that_of_timm(lite: EfficientNetLite0, timm_l
 
 def test_state_dicts_of_both_have_the_same_names(lite: EfficientNetLite0, timm_lite: nn.Module) -> None:
     assert list(lite.state_dict()) == list(timm_lite.state_dict())
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_folded_network_computes_the_same_without_batch_norms(lite: EfficientNetLite0, norm: str) -> None:
+    network = copy.deepcopy(lite)
+    if norm != "batch":
+        replace_norms(network, norm)
+    names, images = list(network.state_dict()), torch.randn(2, 3, 33, 64)
+    folded = network.folded()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert list(network.state_dict()) == names  # the network itself is as it was
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-4)
+        ours, plain = stage_features(folded, images, [2, 5]), stage_features(network, images, [2, 5])
+    for stage, features in plain.items():
+        torch.testing.assert_close(ours[stage], features, rtol=1e-4, atol=1e-4)
 
 
 # --- weights from files

@@ -13,7 +13,7 @@ from PIL import Image
 
 from snellen.core.record import Record
 from snellen.data.image import decode
-from snellen.data.scan import scan
+from snellen.data.scan import scan, worthwhile_threads
 
 
 def record(path: Path) -> Record:
@@ -138,3 +138,16 @@ def test_an_error_of_keep_is_raised_not_taken_for_a_broken_image(pictures: list[
 
     with pytest.raises(OSError, match="no space left"):
         scan(pictures, keep=full)
+
+
+def test_small_files_are_read_by_one_thread(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, side in (("small", 16), ("large", 80)):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    small, large = ([record(path) for path in (tmp_path / name).iterdir()] for name in ("small", "large"))
+    assert worthwhile_threads(small, 4) == 1
+    assert worthwhile_threads(large, 4) == 4
+    assert worthwhile_threads([record(tmp_path / "gone.png")], 4) == 4
+    assert worthwhile_threads([], 0) == 1

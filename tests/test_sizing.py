@@ -29,9 +29,10 @@ def _texture(kind: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _corner(kind: int, rng: np.random.Generator) -> np.ndarray:
-    """One bright pixel in one of two places on noise: any linear model of the pixels sees it."""
+    """A bright square in one of two places on noise: any linear model of the pixels sees it."""
     image = rng.integers(0, 120, size=(SIDE, SIDE, 3)).astype(np.uint8)
-    image[(3, 20)[kind], (3, 20)[kind]] = 255
+    corner = slice(3, 8) if kind == 0 else slice(15, 20)
+    image[corner, corner] = 255
     return image
 
 

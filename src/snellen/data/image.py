@@ -72,7 +72,6 @@ class ImageHeader:
     mode           Pillow's name of the pixel format in the file: 'RGB', 'L', 'P', 'CMYK', 'I;16', ...
     format         'JPEG', 'PNG', ... or 'MPO' for a JPEG that carries further pictures
     orientation    EXIF orientation 1..8; 1 is upright
-    animated       more than one frame or page, of which only the first is used
     """
 
     width: int
@@ -80,7 +79,6 @@ class ImageHeader:
     mode: str
     format: str
     orientation: int
-    animated: bool
 
 
 def read_header(source: Path | str | bytes) -> ImageHeader:
@@ -89,18 +87,7 @@ def read_header(source: Path | str | bytes) -> ImageHeader:
     Raises ImageError when it is no image, cannot be read, or claims more than MAX_PIXELS.
     """
     with _opened(source) as image:
-        orientation = _orientation(image)
-        width, height = image.size
-        if orientation >= 5 and not _turns_itself(image):
-            width, height = height, width
-        return ImageHeader(
-            width=width,
-            height=height,
-            mode=image.mode,
-            format=image.format or "",
-            orientation=orientation,
-            animated=_is_animated(image),
-        )
+        return _header(image)
 
 
 def decode(source: Path | str | bytes, *, min_side: int | None = None) -> Pixels:
@@ -114,13 +101,19 @@ def decode(source: Path | str | bytes, *, min_side: int | None = None) -> Pixels
 
     Raises ImageError, which names the file and the reason.
     """
+    return read_image(source, min_side=min_side)[1]
+
+
+def read_image(source: Path | str | bytes, *, min_side: int | None = None) -> tuple[ImageHeader, Pixels]:
+    """What ``read_header`` and ``decode`` return, with the file opened once."""
     with _opened(source) as image:
-        orientation = 1 if _turns_itself(image) else _orientation(image)
+        header = _header(image)
+        orientation = 1 if _turns_itself(image) else header.orientation
         if min_side is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
             image.draft(None, (2 * min_side, 2 * min_side))
         _mend_colour_key(image)
         image.load()
-        return np.ascontiguousarray(_turned(_to_rgb(image), orientation))
+        return header, np.ascontiguousarray(_turned(_to_rgb(image), orientation))
 
 
 # ---- opening
@@ -243,7 +236,15 @@ def _pillow_warnings_off() -> Iterator[None]:
         _thread.decoding = before
 
 
-# ---- orientation and frames
+# ---- header and orientation
+
+
+def _header(image: Image.Image) -> ImageHeader:
+    orientation = _orientation(image)
+    width, height = image.size
+    if orientation >= 5 and not _turns_itself(image):
+        width, height = height, width
+    return ImageHeader(width=width, height=height, mode=image.mode, format=image.format or "", orientation=orientation)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -290,15 +291,6 @@ def _turned(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels
-
-
-def _is_animated(image: Image.Image) -> bool:
-    if image.format == "MPO":  # the further pictures are the other eye's, or a thumbnail
-        return False
-    try:
-        return bool(getattr(image, "is_animated", False))
-    except Exception:  # GIF looks for the second frame, which may be damaged
-        return False
 
 
 # ---- pixels

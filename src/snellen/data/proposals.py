@@ -19,7 +19,7 @@ Indices = npt.NDArray[np.int64]
 
 EXHAUSTIVE = 10_000  # images
 PER_IMAGE = 10  # proposals that an image may make and receive, best first
-_BLOCK = 2**24  # scores held at once: 64 MB
+_BLOCK = 2**21  # scores held at once: 8 MB
 _PROBES = 8
 _KEEP = 2**20  # found pairs held before the weak ones are dropped
 
@@ -108,12 +108,12 @@ def _matches(
         step = max(1, _BLOCK // len(columns))
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
-            scores = query[block] @ table
-            hits = np.argwhere(scores > threshold)
-            first, second = block[hits[:, 0]], columns[hits[:, 1]]
+            scores = (query[block] @ table).ravel()
+            hits = np.flatnonzero(scores > threshold)  # argwhere takes three times as long
+            of_block, of_columns = np.divmod(hits, len(columns))
+            first, second = block[of_block], columns[of_columns]
             apart = first != second
-            values = scores[hits[apart, 0], hits[apart, 1]]
-            yield first[apart].astype(np.float32), second[apart].astype(np.float32), values
+            yield first[apart].astype(np.float32), second[apart].astype(np.float32), scores[hits[apart]]
 
 
 def _pivots(whole: Floats) -> Floats:

@@ -18,7 +18,7 @@ from snellen.data.folds import take_fold
 from snellen.data.groups import find_groups
 from snellen.data.image import read_header
 from snellen.data.manifest import Manifest
-from snellen.data.scan import ImageFacts, Keep, scan
+from snellen.data.scan import ImageFacts, Keep, scan, worthwhile_threads
 from snellen.data.split import split
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def image_sizes(records: Sequence[Record], workers: int) -> list[tuple[int, int]
             return None
         return header.width, header.height
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(worthwhile_threads(records, workers)) as pool:
         sizes = [found for found in pool.map(size, records) if found is not None]
     if not sizes:
         raise DataError(f"none of the {len(records)} files can be read as an image; the first is {records[0].path}")

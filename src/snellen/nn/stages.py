@@ -46,12 +46,20 @@ def stage_features(backbone: nn.Module, x: Tensor, stages: Sequence[int] | None 
     others are known. A stage whose parts the backbone never calls as modules has the output of the stage before.
     """
     parts = _stages(backbone)
-    last = len(parts) - 1
     wanted = range(len(parts)) if stages is None else [stage % len(parts) for stage in stages]
+    found = _outputs(backbone, x, parts, set(wanted))
+    if not found.keys() >= set(wanted):
+        found = _outputs(backbone, x, parts, set(range(max(wanted) + 1)))
+    return {stage: found[max(there for there in found if there <= stage)] for stage in wanted}
+
+
+def _outputs(backbone: nn.Module, x: Tensor, parts: list[list[Part]], wanted: set[int]) -> dict[int, Tensor]:
+    """Pooled outputs of the ``wanted`` stages; those that are never called as modules are missing."""
+    last = len(parts) - 1
     found: dict[int, Tensor] = {}
     handles = []
     layout = str(getattr(backbone, "output_fmt", "NCHW")).upper().rpartition(".")[2]
-    for stage in range(min(max(wanted) + 1, last)):
+    for stage in wanted - {last}:
         for _, module in parts[stage]:
             handles.append(module.register_forward_hook(_keep(found, stage, layout)))
     beyond = max(wanted) + 1
@@ -64,7 +72,7 @@ def stage_features(backbone: nn.Module, x: Tensor, stages: Sequence[int] | None 
     finally:
         for handle in handles:
             handle.remove()
-    return {stage: found[max(there for there in found if there <= stage)] for stage in wanted}
+    return found
 
 
 def stage_width(backbone: nn.Module, stage: int, input_size: tuple[int, int]) -> int:

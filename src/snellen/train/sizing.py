@@ -29,7 +29,7 @@ from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic
 from snellen.tasks.base import Task, create_task
 from snellen.train.build import build_network
-from snellen.train.features import pixel_features
+from snellen.train.features import for_inference, pixel_features
 from snellen.train.resolve import ModelChoice, TrainingFacts, choose_model, resolve
 
 ENLARGED_SIDE = 128  # pixels: a third of the cost of 224, and most of its accuracy on images of 32 pixels
@@ -107,10 +107,10 @@ def _plan(config: Config, choice: ModelChoice, task: Task[object]) -> Plan:
 
 def _features(network: nn.Module, images: ImageSet, plan: Plan) -> Tensor:
     """float32 [n, d]"""
-    network.eval()
+    backbone, normalize = for_inference(network.get_submodule("backbone")), network.get_submodule("normalize")
     with torch.inference_mode(), arithmetic(torch.device(plan.device), plan.precision):
         batches = evaluation_batches(images, EVALUATION_BATCH, plan.workers)
-        parts = [network.features(to_device(batch, plan).images) for batch in batches]  # type: ignore[operator]
+        parts = [backbone(normalize(to_device(batch, plan).images)) for batch in batches]
     return torch.cat(parts).float().cpu().clone()
 
 
