@@ -6,8 +6,9 @@
 Every entrant is a process of its own, one after the other and in turns over the seeds. The clock starts with the
 process and an accuracy counts when its line is printed: imports, reading, training and validation are all inside. All
 see the same images, are judged on the same folder and start from the same ImageNet weights, those that come with
-Snellen; Ultralytics has no offline weights and starts from scratch, which is said in the table. ``--peers`` is a Python
-with fastai, ultralytics, timm, torch and torchvision. Each entrant may use all cores.
+Snellen; Ultralytics has no offline weights and starts from scratch, which is said in the table. For pretrained networks
+tiny images are enlarged to 128 pixels. ``--peers`` is a Python with fastai, ultralytics, timm, torch and torchvision;
+``--entrants snellen`` needs none. Each entrant may use all cores.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 ENTRANTS = Path(__file__).parent / "entrants"
 NAMES = ("snellen", "fastai", "torch fixed", "torch tune", "ultralytics (scratch)")
-TINY_NAMES = ("snellen", "fastai (scratch)", "torch (scratch)", "ultralytics (scratch)")
+TINY_NAMES = ("snellen", "fastai", "fastai (scratch)", "torch fixed", "torch (scratch)", "ultralytics (scratch)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, nargs="+", default=[0.90, 0.94])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--valid", default="val")
-    parser.add_argument("--tiny", action="store_true", help="images of 32 pixels: the others start from scratch")
+    parser.add_argument("--tiny", action="store_true", help="images of 32 pixels: enlarged, or from scratch")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--peers", required=True)
+    parser.add_argument("--peers", default=sys.executable)
     parser.add_argument("--entrants", nargs="*")
     parser.add_argument("--time-limit", help="of snellen train: what comes after the accuracies is not of interest")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which an entrant is stopped")
@@ -97,7 +98,7 @@ def run(name: str, asked: argparse.Namespace, seed: int, weights: Path, folder: 
     kind = "fixed" if name == "torch fixed" else "tune"
     start = time.monotonic()
     with subprocess.Popen(
-        [*command, *(["--tiny"] if asked.tiny else [])],
+        [*command, *_how(name, asked.tiny)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -108,6 +109,12 @@ def run(name: str, asked: argparse.Namespace, seed: int, weights: Path, folder: 
     if not known:
         print(f"  {name} printed no accuracy (exit {process.returncode}): {' '.join(command)}", file=sys.stderr)
     return Result(known, time.monotonic() - start)
+
+
+def _how(name: str, tiny: bool) -> list[str]:
+    if not tiny:
+        return []
+    return ["--scratch"] if "scratch" in name else ["--size", "128"]
 
 
 def _told(process: subprocess.Popen[str], start: float, limit: float) -> Iterator[tuple[float, float]]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from snellen.core.errors import DataError, DivergenceError
 from snellen.core.record import Record
+from snellen.metrics import estimates
 from snellen.metrics.calibration import calibration_errors
 from snellen.metrics.interval import wilson
 from snellen.tasks.classification.metrics import ClassificationMetrics, MultiLabelMetrics
@@ -228,6 +229,13 @@ def test_every_interval_holds_its_value_and_fits_the_values_without(kind: str, n
         else:
             assert estimate.low <= estimate.value <= estimate.high, name
     assert {name: estimate.value for name, estimate in found.items()} == values(metrics)
+
+
+def test_runs_can_be_compared_by_what_is_too_costly_for_an_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "_RANKING_BUDGET", 10_000)
+    metrics = multi(*label_sets(100, 3), CLASSES[:3])
+    assert metrics.compute()["mean_average_precision"].low is None
+    assert len(metrics.resampled()["mean_average_precision"]) == 200
 
 
 def test_more_images_give_narrower_intervals() -> None:

@@ -1,4 +1,4 @@
-"""fastai's ``vision_learner(...).fine_tune(epochs)``; for tiny images ``Learner(...).fit_one_cycle(epochs)``.
+"""fastai's ``vision_learner(...).fine_tune(epochs)``; ``--scratch``: ``Learner(...).fit_one_cycle(epochs)``.
 
 Three things make fastai look worse than it is, and are avoided here: a learner without ``stats`` adds no normalisation,
 in silence; the training loader drops the last, incomplete batch (of 64 by default: a fifth of 245 photographs; batches
@@ -35,9 +35,9 @@ class Teller(Callback):
 def main() -> None:
     asked = arguments("fastai")
     set_seed(asked.seed, reproducible=True)
-    learner = _from_scratch(asked) if asked.tiny else _pretrained(asked)
+    learner = _from_scratch(asked) if asked.scratch else _pretrained(asked)
     with learner.no_bar(), learner.no_logging():
-        if asked.tiny:
+        if asked.scratch:
             learner.fit_one_cycle(asked.epochs, 5e-3)
         else:
             learner.fine_tune(asked.epochs)
@@ -48,7 +48,7 @@ def _pretrained(asked: Namespace) -> Learner:
     data = ImageDataLoaders.from_folder(
         asked.data,
         valid="val",
-        item_tfms=Resize(224),
+        item_tfms=Resize(asked.size),
         batch_tfms=Normalize.from_stats([0.5] * 3, [0.5] * 3),  # aug_transforms cost accuracy in so few epochs
         bs=32,
         num_workers=2,

@@ -25,11 +25,11 @@ def main() -> None:
     frozen = os.environ.get("TORCH_LOOP") == "fixed"
     asked = arguments("plain PyTorch")
     torch.manual_seed(asked.seed)
-    train, val = _loaders(asked, 64 if asked.tiny else 4 if frozen else 32)
-    model = small_network(len(train.dataset.classes)) if asked.tiny else _pretrained(asked, train, frozen)
+    train, val = _loaders(asked, 64 if asked.scratch else 4 if frozen else 32)
+    model = small_network(len(train.dataset.classes)) if asked.scratch else _pretrained(asked, train, frozen)
     model = model.to(memory_format=torch.channels_last)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if asked.tiny:
+    if asked.scratch:
         optimizer = torch.optim.AdamW(trained, 3e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, asked.epochs)
     else:
@@ -48,12 +48,12 @@ def main() -> None:
 
 def _loaders(asked: Namespace, batch_size: int) -> tuple[DataLoader, DataLoader]:
     normalize = [transforms.ToTensor(), transforms.Normalize(MEAN, MEAN)]
-    if asked.tiny:
+    if asked.scratch:
         vary = [transforms.RandomCrop(32, 4, padding_mode="reflect"), transforms.RandomHorizontalFlip()]
         judge = []
     else:
-        vary = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
-        judge = [transforms.Resize(256), transforms.CenterCrop(224)]
+        vary = [transforms.RandomResizedCrop(asked.size), transforms.RandomHorizontalFlip()]
+        judge = [transforms.Resize(asked.size * 8 // 7), transforms.CenterCrop(asked.size)]
     root, workers = Path(asked.data), 2
     train = datasets.ImageFolder(root / "train", transforms.Compose([*vary, *normalize]), is_valid_file=_readable)
     val = datasets.ImageFolder(root / "val", transforms.Compose([*judge, *normalize]), is_valid_file=_readable)

@@ -19,8 +19,8 @@ def main() -> None:
         model.train(
             data=asked.data,
             epochs=asked.epochs,
-            imgsz=32 if asked.tiny else 224,
-            batch=64 if asked.tiny else 32,
+            imgsz=32 if asked.scratch else 224,
+            batch=64 if asked.scratch else 32,
             seed=asked.seed,
             workers=2,
             device="cpu",

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import statistics
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -74,6 +75,7 @@ def scan(
     *,
     min_side: int | None = None,
     keep: Keep | None = None,
+    seen: Mapping[str, ImageFacts] | None = None,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> Scan:
@@ -81,15 +83,16 @@ def scan(
 
     min_side  see ``snellen.data.image.decode``: large JPEGs are decoded at reduced scale. Brightness, pixel hash and
               fingerprint are then those of the reduced picture; width and height stay those of the file
-    keep      called with every record and its pixels, uint8 [H, W, 3], from worker threads and in any order; what it
-              raises ends the scan and is raised here
+    keep      called with every decoded record and its pixels, uint8 [H, W, 3], from worker threads and in any order;
+              what it raises ends the scan and is raised here
+    seen      facts by the sha256 of a file, gathered with the same ``min_side``: such images are not decoded
     progress  called with (images done, images in all), from the calling thread
 
     Ctrl-C ends the scan after the images that are being decoded.
     """
     facts: dict[str, ImageFacts] = {}
     left_out: list[LeftOut] = []
-    with closing(_results(records, min_side, keep, workers)) as results:
+    with closing(_results(records, partial(_look, min_side=min_side, keep=keep, seen=seen or {}), workers)) as results:
         for done, (record, result) in enumerate(results, start=1):
             if isinstance(result, ImageFacts):
                 facts[record.id] = result
@@ -116,14 +119,14 @@ def worthwhile_threads(records: Sequence[Record], most: int) -> int:
 
 
 def _results(
-    records: Sequence[Record], min_side: int | None, keep: Keep | None, workers: int
+    records: Sequence[Record], look: Callable[[Record], ImageFacts | str], workers: int
 ) -> Generator[tuple[Record, ImageFacts | str]]:
     workers = worthwhile_threads(records, workers)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="snellen-scan")
     waiting: deque[tuple[Record, Future[ImageFacts | str]]] = deque()
     try:
         for record in records:
-            waiting.append((record, pool.submit(_look, record, min_side, keep)))
+            waiting.append((record, pool.submit(look, record)))
             if len(waiting) >= _AHEAD * workers:
                 first, future = waiting.popleft()
                 yield first, future.result()
@@ -134,17 +137,21 @@ def _results(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _look(record: Record, min_side: int | None, keep: Keep | None) -> ImageFacts | str:
+def _look(
+    record: Record, *, min_side: int | None, keep: Keep | None, seen: Mapping[str, ImageFacts]
+) -> ImageFacts | str:
     """The facts of one image, or why there are none."""
     try:
         # Only a regular file may be read whole: a pipe would never end. The rest decode names by itself.
         source = record.path.read_bytes() if record.path.is_file() else record.path
+        sha256 = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else ""
+        if sha256 in seen:
+            return seen[sha256]
         header, pixels = read_image(source, min_side=min_side)
     except ImageError as error:
         return _reason(error, record)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
-    assert isinstance(source, bytes)
     if keep is not None:
         keep(record, pixels)
     picture = Image.fromarray(pixels)
@@ -160,7 +167,7 @@ def _look(record: Record, min_side: int | None, keep: Keep | None) -> ImageFacts
         contrast=max(0.0, luma_square - luma * luma) ** 0.5,
         channel_means=(means[0], means[1], means[2]),
         channel_squares=(squares[0], squares[1], squares[2]),
-        sha256=hashlib.sha256(source).hexdigest(),
+        sha256=sha256,
         pixel_hash=_pixel_hash(pixels),
         fingerprint=fingerprint(pixels),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, ImageError
 from snellen.core.record import LeftOut, Listing, Record, Split
-from snellen.data import formats, samples
+from snellen.data import formats, samples, scan_cache
 from snellen.data.duplicates import Duplicate, find_duplicates
 from snellen.data.folds import take_fold
 from snellen.data.groups import find_groups
@@ -92,16 +92,32 @@ def survey(
     *,
     console: Console,
     workers: int,
+    cache: Path | None = None,
     min_side: int | None = None,
     keep: Keep | None = None,
 ) -> Survey:
-    """Decode, compare and divide. ``keep`` gets each decoded image. Raises DataError when no fair split is possible."""
+    """Decode, compare and divide. Raises DataError when no fair split is possible.
+
+    cache  what is seen of the images is kept there, and what was seen before is taken from it
+    keep   gets each image that is decoded
+    """
+    place = None if cache is None else scan_cache.place_of(cache, config.data, min_side)
+    seen = scan_cache.Seen({}) if place is None else scan_cache.load(place)
     with console.progress("Reading images", len(listing.records)) as advance:
-        scanned = scan(listing.records, min_side=min_side, keep=keep, workers=workers, progress=advance)
+        scanned = scan(
+            listing.records, min_side=min_side, keep=keep, seen=seen.facts, workers=workers, progress=advance
+        )
+    known = sum(facts.sha256 in seen.facts for facts in scanned.facts.values())
+    if known:
+        console.say(f"{known} images were seen before: they are not decoded again until their pixels are needed")
     records = {record.id: record for record in listing.records if record.id in scanned.facts}
     if not records:
         raise DataError(f"none of the {len(listing.records)} images can be decoded; see {scanned.left_out[0].path}")
-    pairs = find_duplicates(scanned.facts)
+    pairs = seen.pairs
+    if seen.compared != scan_cache.names_of(scanned.facts):
+        pairs = find_duplicates(scanned.facts)
+        if place is not None:
+            scan_cache.save(place, scanned.facts, pairs, console)
     groups, notes = _groups(config.groups, list(records.values()))
     manifest = split(
         list(records.values()),

@@ -63,16 +63,25 @@ def units_of_mean(units: list[int]) -> float:
 
 
 def sample(
-    decided: Measure, ranked: Measure, n: int, num_scores: int, *, groups: NDArray[np.intp] | None, seed: int
+    decided: Measure,
+    ranked: Measure,
+    n: int,
+    num_scores: int,
+    *,
+    groups: NDArray[np.intp] | None,
+    seed: int,
+    at_any_cost: bool = False,
 ) -> dict[str, Floats]:
     """The bootstrap values of every metric, name -> [num_resamples], within the budgets above.
 
     decided     metrics made from decisions: cost n a resample
-    ranked      metrics that need the scores sorted: cost num_scores a resample
+    ranked      metrics that need the scores sorted: cost num_scores a resample; left out where that is too much,
+                unless ``at_any_cost``
     """
     total = max(_MIN_RESAMPLES, min(NUM_RESAMPLES, _COUNTING_BUDGET // n))
     to_rank = min(total, _RANKING_BUDGET // num_scores)
-    to_rank = to_rank if to_rank >= _MIN_RANKING_RESAMPLES else 0
+    if to_rank < _MIN_RANKING_RESAMPLES:
+        to_rank = min(total, _MIN_RANKING_RESAMPLES) if at_any_cost else 0
     parts: dict[str, list[Floats]] = {}
     for weights in resamples(n, groups=groups, num_resamples=total, seed=seed):
         measured = decided(weights)

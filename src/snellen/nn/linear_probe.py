@@ -212,7 +212,7 @@ class _Problem:
     def solve(self, penalty: float, tolerance: Mapping[str, float] = _EXACT) -> Tensor:
         """Weights and, last, the bias: float32 [k, r + 1].
 
-        Sought in units in which the problem is about equally steep along every axis: 6 times fewer evaluations.
+        Sought in units in which the problem is about equally steep along every axis: less than half of the evaluations.
         """
         from scipy.optimize import minimize
 

@@ -42,7 +42,9 @@ def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
     _load_ahead()
     store = _store(config, choice)
     min_side = choice.preprocessing.decode_min_side
-    known = survey(name, listing, config, console=console, workers=workers, min_side=min_side, keep=store.keep)
+    known = survey(
+        name, listing, config, console=console, workers=workers, cache=cache, min_side=min_side, keep=store.keep
+    )
     store.forget_sources({row.id for row in known.manifest.rows if row.split != "train"})
     if choice.tiny and config.model == "auto" and config.pretrained:
         from snellen.train.sizing import size_to_data  # torch: the thread has it by now

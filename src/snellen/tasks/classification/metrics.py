@@ -114,16 +114,20 @@ class _Metrics(ABC, Generic[TargetT]):
         support = self._support(values, codes)
         if not intervals:
             return {name: Estimate(value=value, n=support[name].n) for name, value in values.items()}
-        samples = self.resampled(groups=groups, seed=seed)
+        samples = self._samples(codes, seed)
         return {
             name: estimate(value, support[name], samples.get(name), grouped=codes is not None)
             for name, value in values.items()
         }
 
     def resampled(self, *, groups: Sequence[str | None] | None = None, seed: int = 0) -> dict[str, Floats]:
-        """Every metric in each bootstrap resample: name -> [num_resamples]."""
-        codes, decided = None if groups is None else group_codes(groups), partial(self._decided, self._per_image())
-        return sample(decided, self._ranked, self.n, self.scores.size, groups=codes, seed=seed)
+        """Every metric in each bootstrap resample, name -> [num_resamples]: also those that ``compute`` leaves out."""
+        return self._samples(None if groups is None else group_codes(groups), seed, at_any_cost=True)
+
+    def _samples(self, codes: Codes | None, seed: int, *, at_any_cost: bool = False) -> dict[str, Floats]:
+        decided = partial(self._decided, self._per_image())
+        size = self.scores.size
+        return sample(decided, self._ranked, self.n, size, groups=codes, seed=seed, at_any_cost=at_any_cost)
 
     @abstractmethod
     def _take(self, predicted: Sequence[TargetT], truth: Sequence[TargetT]) -> None:

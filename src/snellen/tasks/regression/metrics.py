@@ -89,15 +89,18 @@ class RegressionMetrics:
         }
         if not intervals:
             return {name: Estimate(value=value, n=self.n) for name, value in values.items()}
-        samples = self.resampled(groups=groups, seed=seed)
+        samples = self._samples(codes, seed)
         units = num_units(np.ones(self.n, dtype=np.bool_), codes)
         grouped = codes is not None
         return {name: self._estimate(value, samples.get(name), units, grouped) for name, value in values.items()}
 
     def resampled(self, *, groups: Sequence[str | None] | None = None, seed: int = 0) -> dict[str, Floats]:
         """Every metric in each bootstrap resample, name -> [num_resamples]; NaN where it is undefined."""
-        codes = self._codes(groups)
-        return sample(*self._measures(), self.n, self.n * len(self.names), groups=codes, seed=seed)
+        return self._samples(self._codes(groups), seed, at_any_cost=True)
+
+    def _samples(self, codes: NDArray[np.intp] | None, seed: int, *, at_any_cost: bool = False) -> dict[str, Floats]:
+        size = self.n * len(self.names)
+        return sample(*self._measures(), self.n, size, groups=codes, seed=seed, at_any_cost=at_any_cost)
 
     def _codes(self, groups: Sequence[str | None] | None) -> NDArray[np.intp] | None:
         if self.n == 0:
