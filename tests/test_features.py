@@ -116,8 +116,8 @@ def test_features_follow_the_images_and_not_their_order(images: Session, tmp_pat
     turned = ImageSet(records=side.records[::-1], targets=side.targets[::-1], store=side.store)
     first = features_of(session, computed)
     second = features_of(replace(session, sides={**session.sides, "val": turned}), computed)
-    assert len(computed) == 2
-    torch.testing.assert_close(first, second.flip(0))
+    assert len(computed) == 1  # folds of one data set see its images in different orders
+    assert torch.equal(first, second.flip(0))
 
 
 def test_one_pass_gives_the_stages_that_are_watched_and_what_the_network_itself_sees(

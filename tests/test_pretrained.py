@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from snellen.core.checkpoint import save_tensors
 from snellen.core.errors import ConfigError, WeightsError
+from snellen.core.preprocessing import Preprocessing
 from snellen.nn.backbone import load_pretrained
 from snellen.nn.catalog import EMBEDDED_MODEL, backbone_facts
 from snellen.nn.efficientnet_lite import EfficientNetLite0
+from snellen.nn.folding import for_inference
 from snellen.nn.network import Network
 from snellen.nn.norms import replace_norms
 from snellen.nn.pretrained import fit_weights, load_embedded, load_local, rename_lite0
@@ -102,6 +104,19 @@ def test_folded_network_computes_the_same_without_batch_norms(lite: EfficientNet
         ours, plain = stage_features(folded, images, [2, 5]), stage_features(network, images, [2, 5])
     for stage, features in plain.items():
         torch.testing.assert_close(ours[stage], features, rtol=1e-4, atol=1e-4)
+
+
+def test_networks_are_folded_wherever_they_are_run_and_left_as_they_are(lite: EfficientNetLite0) -> None:
+    preprocessing = Preprocessing(input_size=(32, 32), fit="squash", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    network = Network(preprocessing, copy.deepcopy(lite), 3, dropout=0.5).train()
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    pair = for_inference(nn.ModuleList([network, nn.Linear(2, 2)]))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in pair.modules())
+    assert network.training and any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    with torch.inference_mode():
+        torch.testing.assert_close(pair[0](images), network.eval()(images), rtol=1e-4, atol=1e-4)  # type: ignore[index]
+    other = nn.Sequential(nn.BatchNorm2d(3)).train()
+    assert for_inference(other) is other and not other.training
 
 
 # --- weights from files

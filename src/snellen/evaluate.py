@@ -46,17 +46,18 @@ def assess(
     """Run ``model`` in evaluation mode over ``images``; its mode is put back."""
     import torch
 
+    from snellen.nn.folding import for_inference
     from snellen.nn.placement import to_device
     from snellen.nn.precision import arithmetic
 
     device = torch.device(plan.device)
     was_training = [(module, module.training) for module in model.modules()]
-    model.eval()
+    network = for_inference(model)
     predicted: list[Any] = []
     totals: dict[str, float] = {}
     with torch.inference_mode(), arithmetic(device, plan.precision):
         for batch in evaluation_batches(images, EVALUATION_BATCH, plan.workers):
-            losses, predictions = task.assess(model, to_device(batch, plan), plan)
+            losses, predictions = task.assess(network, to_device(batch, plan), plan)
             predicted.extend(predictions)
             for name, loss in losses.items():
                 totals[name] = totals.get(name, 0.0) + float(loss) * len(batch)

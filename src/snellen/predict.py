@@ -67,7 +67,10 @@ class Predictor:
     """A loaded model that answers for files."""
 
     def __init__(self, model: LoadedModel) -> None:
+        from snellen.nn.folding import for_inference
+
         self._model = model
+        self._network = for_inference(model.network)
 
     def predict(self, images: Iterable[str | Path]) -> Iterator[Prediction]:
         """One prediction for each image, in order; an image that cannot be read has an ``error`` instead."""
@@ -119,7 +122,7 @@ class Predictor:
         plan = self._model.plan
         batch: Batch[Any] = to_device(Batch(images=stack(images), targets=(), ids=()), plan)
         with torch.inference_mode(), arithmetic(torch.device(plan.device), plan.precision):
-            return self._model.task.decode(self._model.network(batch.images))
+            return self._model.task.decode(self._network(batch.images))
 
 
 @dataclass(frozen=True, slots=True)

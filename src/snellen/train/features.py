@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from snellen.core.console import Console
 from snellen.core.errors import RunError, StorageError
 from snellen.core.plan import Plan
 from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
-from snellen.nn.efficientnet_lite import EfficientNetLite0
+from snellen.nn.folding import for_inference
 from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic
 from snellen.nn.stages import num_stages, stage_features
@@ -37,20 +38,26 @@ def frozen_features(
     """Of the stages that are watched, from the cache when it holds those of the same files through the same weights.
 
     hashes: sha256 of each file. An unwritable cache is no error: the features are computed again next time.
+    They are computed and kept in the order of the hashes: the folds of one data set have them from each other.
     """
-    path = cache / "features" / f"{_key(model, hashes, plan)}.safetensors"
+    order = sorted(range(len(images)), key=hashes.__getitem__)
+    places = torch.tensor(order).argsort()
+    path = cache / "features" / f"{_key(model, [hashes[i] for i in order], plan)}.safetensors"
     try:
         kept, _ = load_tensors(path)
         console.say(f"  features of {len(images)} images from the cache")
-        return {int(stage): kept[stage] for stage in sorted(kept, key=int)}
+        return {int(stage): kept[stage][places] for stage in sorted(kept, key=int)}
     except RunError:
-        features = _compute(model, images, plan, console)
+        ordered = replace(
+            images, records=[images.records[i] for i in order], targets=[images.targets[i] for i in order]
+        )
+        features = _compute(model, ordered, plan, console)
     if sum(each.nbytes for each in features.values()) <= _MOST_KEPT:
         try:
             save_tensors(path, {str(stage): each for stage, each in features.items()}, {"version": 1})
         except StorageError as error:
             console.say(f"  features are not kept: {error}")
-    return features
+    return {stage: each[places] for stage, each in features.items()}
 
 
 def watched_stages(backbone: nn.Module) -> list[int]:
@@ -59,14 +66,8 @@ def watched_stages(backbone: nn.Module) -> list[int]:
     return sorted({math.ceil(count * part / _WATCHED) - 1 for part in range(1, _WATCHED + 1)})
 
 
-def for_inference(backbone: nn.Module) -> nn.Module:
-    """The same function where nothing is learnt, faster if the backbone knows how."""
-    return backbone.folded() if isinstance(backbone, EfficientNetLite0) else backbone.eval()
-
-
 def _compute(model: nn.Module, images: ImageSet, plan: Plan, console: Console) -> Features:
     device = torch.device(plan.device)
-    model.eval()
     backbone, normalize = for_inference(model.get_submodule("backbone")), model.get_submodule("normalize")
     stages = watched_stages(backbone)
     parts: list[Features] = []

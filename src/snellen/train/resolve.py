@@ -247,7 +247,7 @@ def _both_epochs(
         return auto("head_epochs", count, reason), 0
     if transfer == "scratch":
         return 0, auto("epochs", count, reason)
-    return auto("head_epochs", 1, "the head settles first"), auto("epochs", count, reason)
+    return auto("head_epochs", 0, "the head starts from the probe, which has settled"), auto("epochs", count, reason)
 
 
 def _loss(config: Config, facts: TrainingFacts) -> str:

@@ -25,11 +25,12 @@ from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, task_of
 from snellen.evaluate import score
 from snellen.nn.catalog import EMBEDDED_MODEL
+from snellen.nn.folding import for_inference
 from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic
 from snellen.tasks.base import Task, create_task
 from snellen.train.build import build_network
-from snellen.train.features import for_inference, pixel_features
+from snellen.train.features import pixel_features
 from snellen.train.resolve import ModelChoice, TrainingFacts, choose_model, resolve
 
 ENLARGED_SIDE = 128  # pixels: a third of the cost of 224, and most of its accuracy on images of 32 pixels
