@@ -110,6 +110,16 @@ def test_a_cache_that_cannot_be_written_costs_only_time(images: Session, tmp_pat
     assert "features are not kept" in said(session)
 
 
+@pytest.mark.parametrize("changed", [{"activation": "tanh"}, {"norm": "group"}])
+def test_another_network_of_the_same_weights_has_other_features(
+    images: Session, tmp_path: Path, computed: list[int], changed: dict[str, Any]
+) -> None:
+    session = replace(images, model=fresh(images).model.eval(), cache=tmp_path)
+    features_of(session, computed)
+    features_of(replace(session, plan=replace(session.plan, **changed)), computed)
+    assert len(computed) == 2
+
+
 def test_features_follow_the_images_and_not_their_order(images: Session, tmp_path: Path, computed: list[int]) -> None:
     session = replace(images, model=fresh(images).model.eval(), cache=tmp_path)
     side = session.sides["val"]

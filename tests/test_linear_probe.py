@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from snellen.core.errors import DivergenceError
 from snellen.nn import linear_probe
 from snellen.nn.held_out import grouped_folds
 from snellen.nn.linear_probe import (
@@ -115,6 +116,20 @@ def test_the_penalty_is_chosen_on_groups_that_were_held_out() -> None:
     assert parted.cross_validated_loss < 0.1  # the twins give it away
     assert together.cross_validated_loss > 0.4
     assert together.penalty > parted.penalty
+
+
+def test_a_single_class_has_finite_weights() -> None:
+    features, _, _ = _scattered("multiclass", 30, 4, noise=1.0)
+    probe = fit_linear_probe(features, torch.zeros(30, dtype=torch.int64), 1, [str(i) for i in range(30)], 0)
+    assert bool(torch.isfinite(probe.weight).all()) and bool(torch.isfinite(probe.bias).all())
+
+
+@pytest.mark.parametrize("shape", [(40, 6), (20, 90)], ids=["more images", "more features"])
+def test_features_that_are_no_numbers_are_refused(shape: tuple[int, int]) -> None:
+    features, targets, outputs = _scattered("multiclass", *shape, noise=1.0)
+    features[3, 2] = float("nan")
+    with pytest.raises(DivergenceError, match="not all finite"):
+        fit_linear_probe(features, targets, outputs, [str(i) for i in range(len(features))], 0)
 
 
 # --- rare classes

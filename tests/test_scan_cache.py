@@ -100,6 +100,21 @@ def test_damaged_memories_are_made_anew(
     assert look(data, tmp_path / "cache")[1] == []
 
 
+def test_single_wrong_bits_never_end_a_run(data: Path, tmp_path: Path) -> None:
+    look(data, tmp_path / "cache")
+    (kept,) = (tmp_path / "cache/scans").iterdir()
+    content = bytearray(kept.read_bytes())
+    for place in np.random.default_rng(0).integers(0, min(len(content), 400), 150).tolist():
+        content[place] ^= 1 << place % 8
+        kept.write_bytes(content)
+        assert len(scan_cache.load(kept).facts) in (0, 12)
+        content[place] ^= 1 << place % 8
+
+
+def test_folders_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+    assert scan_cache.place_of(tmp_path, "caf\udce9", None) != scan_cache.place_of(tmp_path, "cafe", None)
+
+
 def test_a_cache_that_cannot_be_written_is_told_and_no_error(data: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where a folder is needed")
     found, decoded, told = look(data, tmp_path / "cache")

@@ -1,4 +1,4 @@
-"""What was seen of images, kept between runs by the sha256 of their files: nothing in it can be out of date.
+"""What was seen of images, kept between runs by the sha256 of their files and by the versions that looked at them.
 
 Folds, trials and repeated runs look at the same images. The second time they are read and hashed, but decoded only
 where their pixels are needed, and not compared with each other again.
@@ -10,10 +10,10 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import PIL
@@ -25,7 +25,7 @@ from snellen.data.duplicates import Duplicate
 from snellen.data.fingerprint import Fingerprint, stack
 from snellen.data.scan import ImageFacts
 
-_CONDITIONS = f"1 {PIL.__version__}"  # the version of what is kept, and the decoder's
+_CONDITIONS = f"1 {version('snellen')} {PIL.__version__} {np.__version__}"  # of what is kept, and of what made it
 _MOST_IMAGES = 100_000  # 5 kB each
 _COLUMNS = [each.name for each in fields(ImageFacts) if each.name != "fingerprint"]
 
@@ -41,14 +41,16 @@ class Seen:
 
 def place_of(cache: Path, data: str, min_side: int | None) -> Path:
     """Where the data's facts are kept. A picture decoded at another scale has other facts."""
-    key = hashlib.sha256(f"{_CONDITIONS}\n{Path(data).resolve()}\n{min_side}".encode()).hexdigest()
+    key = hashlib.sha256(
+        f"{_CONDITIONS}\n{Path(data).resolve()}\n{min_side}".encode(errors="surrogatepass")
+    ).hexdigest()
     return cache / "scans" / f"{key}.npz"
 
 
 def names_of(facts: Mapping[str, ImageFacts]) -> str:
     """A digest of which images these are, by id and content."""
     told = "\n".join(f"{image_id}\t{facts[image_id].sha256}" for image_id in sorted(facts))
-    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()
+    return hashlib.sha256(told.encode(errors="surrogatepass")).hexdigest()
 
 
 def load(path: Path) -> Seen:
@@ -63,7 +65,7 @@ def load(path: Path) -> Seen:
             }
             facts[row["sha256"]] = ImageFacts(**values, fingerprint=Fingerprint(*pictures))
         return Seen(facts, [Duplicate(**pair) for pair in told["pairs"]], told["compared"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+    except Exception:  # a single wrong bit makes NumPy and zipfile raise almost anything
         return Seen({})
 
 

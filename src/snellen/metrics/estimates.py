@@ -10,7 +10,8 @@
   95 % interval of balanced accuracy holding the truth in 82 to 86 % of simulated test sets; with classes of like
   size it is 92 to 95 %.
 * Work is bounded: numbers made from decisions use fewer resamples above 200,000 images; numbers that need the scores
-  sorted use fewer above 1 million scores (images x classes), and get no interval above 5 million.
+  sorted use fewer above 1 million scores (images x classes), and get no interval above 5 million. Where models are
+  compared by such a number it is resampled all the same, 200 times.
 
 ``Estimate.method`` says which of these it was.
 """

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from snellen.core.errors import DivergenceError
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_seed
 from snellen.nn.held_out import grouped_folds
@@ -169,7 +170,12 @@ class _Space:
 
     @classmethod
     def of(cls, features: Tensor) -> _Space:
-        """From the Gram matrix of the images, or of the features where these are fewer."""
+        """From the Gram matrix of the images, or of the features where these are fewer. Raises DivergenceError."""
+        if not bool(torch.isfinite(features).all()):
+            raise DivergenceError(
+                "the network's features are not all finite numbers: its weights are damaged, or overflow in this "
+                "arithmetic; try --precision fp32, or other --weights"
+            )
         mean, std = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
         scaled = (features - mean) / std
         if len(scaled) >= scaled.shape[1]:
@@ -197,9 +203,10 @@ class _Problem:
         if balance.smote and targets.dim() == 1:
             self._coordinates, self._targets = _interpolated(coordinates, targets, seed)
             self._weights = self._importance(self._targets, evened=False)
-        share = 1 / num_outputs if targets.dim() == 1 else 0.5
+        share = 1 / max(2, num_outputs) if targets.dim() == 1 else 0.5
         steepness = share * (1 - share) / (1 if targets.dim() == 1 else num_outputs)
-        self._curvature = steepness * self._coordinates.double().square().mean(0).numpy()  # of the loss, at the start
+        lengths = torch.einsum("nr,nr->r", self._coordinates, self._coordinates).double().numpy()
+        self._curvature = steepness * lengths / max(1, len(self._coordinates))  # of the loss, at the start
         self._bias_curvature = steepness
         self._solution = np.zeros((num_outputs, self._coordinates.shape[1] + 1))
 

@@ -40,10 +40,11 @@ def num_stages(backbone: nn.Module) -> int:
 
 
 def stage_features(backbone: nn.Module, x: Tensor, stages: Sequence[int] | None = None) -> dict[int, Tensor]:
-    """Outputs of ``stages`` (default: all), averaged over positions or tokens, float [n, c], from one forward pass.
+    """Outputs of ``stages`` (default: all), averaged over positions or tokens, float [n, c], from a forward pass.
 
     The last stage's are what the backbone returns. Where the last is not asked for, the pass ends as soon as the
-    others are known. A stage whose parts the backbone never calls as modules has the output of the stage before.
+    others are known. A stage whose parts the backbone never calls as modules has the output of the stage before,
+    and costs a second pass.
     """
     parts = _stages(backbone)
     wanted = range(len(parts)) if stages is None else [stage % len(parts) for stage in stages]

@@ -28,6 +28,7 @@ from snellen.nn.stages import num_stages, stage_features
 _PIXEL_SIDE = 16  # what a linear model on pixels looks at: more would be slow and no better
 _MOST_KEPT = 2**30  # bytes
 _WATCHED = 4  # stages
+_VERSION = 2  # of how features are computed: higher when the same network would give others
 
 Features = dict[int, Tensor]  # by stage, float32 [n, d]; the last are what the backbone returns
 
@@ -104,7 +105,8 @@ def _key(model: nn.Module, hashes: Sequence[str], plan: Plan) -> str:
         digest.update(backbone[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     # Arithmetic differs in the last bits between builds, thread counts and processors.
     stages = watched_stages(model.get_submodule("backbone"))
-    conditions = (stages, plan.model, plan.preprocessing, plan.precision, plan.device, plan.threads, torch.__version__)
+    of_network = (_VERSION, stages, plan.model, plan.norm, plan.activation, plan.preprocessing)
+    conditions = (*of_network, plan.precision, plan.device, plan.threads, torch.__version__)
     digest.update(repr(conditions).encode())
     digest.update("".join(hashes).encode())
     return digest.hexdigest()
