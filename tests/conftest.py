@@ -6,6 +6,7 @@ import contextlib
 import io
 import ipaddress
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 if "torch" in sys.modules:
     sys.modules["torch"].set_num_threads(1)
+
+# A shell without job control starts what it runs in the background deaf to Ctrl-C, and the processes that tests start
+# would be as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("ci")
