@@ -127,7 +127,7 @@ def _pooled(
 def _mean_estimate(estimates: Sequence[Estimate], samples: Sequence[np.ndarray], whose: str) -> Estimate:
     """The mean of several models' numbers on the same images, with an interval over these.
 
-    samples  of each the bootstrap values, of the same resamples of the images; fewer where they were too costly
+    samples  of each the bootstrap values, of the same resamples of the images
     """
     first, value = estimates[0], float(np.mean([each.value for each in estimates]))
     if len(samples) < len(estimates) or any(each.low is None for each in estimates):
