@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from snellen.core.annotation import Annotation, MaskFile
 from snellen.core.errors import DataError
 
 Split = Literal["train", "val", "test"]
@@ -22,8 +23,12 @@ class Record:
 
     id      unique in its listing and stable between runs: the path relative to the data root, with forward slashes
     path    where the file is, absolute
-    labels  class names: one for single-label data, any number (also none) for multi-label data
+    labels  class names: one for single-label data, any number (also none) for multi-label data; of objects and masks,
+            the names of what is in the image, sorted, each once
     values  the numbers to be predicted, finite, in the order of the listing's ``classes``; None for data of classes
+    objects  what is marked in the image, in the file's order, perhaps nothing; None for data that marks no objects
+    mask    where the class of each pixel stands; None for data without masks
+    size    (width, height) of the upright image; known wherever objects or a mask are
     group   images of one patient, plant, or scene share a group and stay on one side of every split
     split   the side that the user put it on, or None when Snellen is to decide
     """
@@ -32,6 +37,9 @@ class Record:
     path: Path
     labels: tuple[str, ...] = ()
     values: tuple[float, ...] | None = None
+    objects: tuple[Annotation, ...] | None = None
+    mask: MaskFile | None = None
+    size: tuple[int, int] | None = None
     group: str | None = None
     split: Split | None = None
 
@@ -57,6 +65,9 @@ class Listing:
     values it names the values, in their order.
     notes are sentences about what was decided in reading, for the user.
     num_found = len(records) + len(left_out), always.
+
+    Where objects are marked, ``num_annotations`` is how many the files hold, and those that are not used stand in
+    ``lost``, each with the reason: num_annotations = objects of all records + len(lost), always.
     """
 
     root: Path
@@ -66,6 +77,8 @@ class Listing:
     multi_label: bool = False
     left_out: Sequence[LeftOut] = field(default_factory=tuple)
     notes: Sequence[str] = ()
+    num_annotations: int = 0
+    lost: Sequence[LeftOut] = ()
 
     @property
     def num_found(self) -> int:
@@ -75,6 +88,15 @@ class Listing:
     def numeric(self) -> bool:
         """True when the records state numbers instead of classes."""
         return any(record.values is not None for record in self.records)
+
+    @property
+    def marks_objects(self) -> bool:
+        return any(record.objects is not None for record in self.records)
+
+    @property
+    def has_masks(self) -> bool:
+        """True when a class is given for each pixel."""
+        return any(record.mask is not None for record in self.records)
 
     def with_outputs(self, names: Sequence[str]) -> Listing:
         """The numbers called ``names``, in that order, and no others; where there is but one on either side, that one

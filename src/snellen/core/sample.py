@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from snellen.core.geometry import Matrix, Size
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -20,17 +22,33 @@ class Mixed(Generic[TargetT]):
     share: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """How an image came to be the network's input, so that what is found in it can be told in the image's own pixels.
+
+    size        (width, height) of the upright image, as it is on disk
+    matrix      float64 [3, 3]: pixels of that image -> pixels of the input
+    input_size  (width, height) of the input
+    """
+
+    size: Size
+    matrix: Matrix
+    input_size: Size
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Generic[TargetT]):
     """images float32 or uint8 [n, 3, H, W] with values 0..255 (the network normalises); one target and id per image.
 
-    mixed  set where the images are blends of two (data/mixing.py); ``targets`` are then those of the first
+    mixed   set where the images are blends of two (data/mixing.py); ``targets`` are then those of the first
+    frames  one an image where answers are about places (``Task.dense``); targets are then in pixels of the input
     """
 
     images: Tensor
     targets: Sequence[TargetT]
     ids: Sequence[str]
     mixed: Mixed[TargetT] | None = None
+    frames: Sequence[Frame] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from torch import nn
+from torch import Tensor, nn
 
 from snellen.core.errors import ConfigError, WeightsError
 from snellen.nn import pretrained as weights
@@ -25,7 +25,7 @@ from snellen.nn.catalog import (
     timm_config,
 )
 
-_UNTRAINED = Provenance("none: trained from scratch", "none")
+UNTRAINED = Provenance("none: trained from scratch", "none")
 
 
 def create_backbone(
@@ -44,6 +44,12 @@ def create_backbone(
 
         return create_plain_net(plain, side=input_size, norm=norm, activation=activation, dropout=dropout)
     backbone = _as_published(name, input_size)
+    swap_layers(backbone, name, norm, activation)
+    return backbone
+
+
+def swap_layers(backbone: nn.Module, name: str, norm: str, activation: str) -> None:
+    """Swap norms and activations as asked. Raises ConfigError where there is nothing to swap."""
     if norm != "auto":
         from snellen.nn.norms import replace_norms
 
@@ -57,7 +63,6 @@ def create_backbone(
                 f"activation = '{activation}' has nothing to act on: '{name}' calls its activations as functions; "
                 "leave it out, or use another model"
             )
-    return backbone
 
 
 def _as_published(name: str, input_size: int) -> nn.Module:
@@ -110,14 +115,20 @@ def load_pretrained(backbone: nn.Module, name: str, *, file: str | None, pretrai
     if file is not None:
         return weights.load_local(backbone, Path(file))
     if not pretrained or is_from_scratch(name):
-        return _UNTRAINED
+        return UNTRAINED
     if name == EMBEDDED_MODEL:
         return weights.load_embedded(backbone)
     return _DOWNLOADS[architecture(name).library](backbone, name)
 
 
 def _download_timm(backbone: nn.Module, name: str) -> Provenance:
-    """timm's own weights from their hub, kept in the hub's cache."""
+    state, provenance = download_timm(name, int(backbone.input_size))  # type: ignore[arg-type]
+    weights.fit_weights(backbone, state, provenance.source)
+    return provenance
+
+
+def download_timm(name: str, input_size: int) -> tuple[Mapping[str, Tensor], Provenance]:
+    """timm's own weights of the pooled network, from their hub, kept in the hub's cache. Raises WeightsError."""
     import timm
 
     model, config = architecture(name).model, timm_config(name)
@@ -132,12 +143,11 @@ def _download_timm(backbone: nn.Module, name: str) -> Provenance:
         with _without_waiting_for_the_hub():
             # A network as published takes them: timm fits position embeddings to its size, and knows nothing of
             # layers that were swapped in.
-            published = _create_timm(model, int(backbone.input_size), pretrained=True)  # type: ignore[arg-type]
+            published = _create_timm(model, input_size, pretrained=True)
     except Exception as error:  # the hub's client raises many kinds
         raise _not_downloaded(name, error) from None
     source = f"timm's {config.hf_hub_id or config.url}"
-    weights.fit_weights(backbone, published.state_dict(), source)
-    return Provenance(source, str(config.license or "not stated by timm"))
+    return published.state_dict(), Provenance(source, str(config.license or "not stated by timm"))
 
 
 @contextmanager

