@@ -15,6 +15,7 @@ from PIL import Image
 import audit_data as faults
 import audit_values
 from audit_data import Data, healthy, on_side, pair, user_split
+from audit_objects import planted_subjects
 from snellen.audit.checks import CHECKS
 from snellen.audit.pictures import save_examples
 from snellen.audit.run_audit import run_audit
@@ -189,13 +190,14 @@ def test_findings_come_the_most_severe_first_and_a_tasks_own_checks_run() -> Non
     assert severities == sorted(severities, reverse=True) and own in findings
 
 
-def test_every_check_speaks_up_for_some_fault() -> None:
+def test_every_check_speaks_up_for_some_fault(tmp_path: Path) -> None:
     subjects = [healthy({"ant": 150, "bee": 12, "wasp": 1}).subject()]
     for plant, make, *_ in PLANTED:
         data = make()
         plant(data)
         subjects.append(data.subject())
     subjects.extend(plant_numbers() for _, plant_numbers, _ in audit_values.PLANTED)
+    subjects.extend(planted_subjects(tmp_path))
     silent = [check.__name__ for check in CHECKS if not any(list(check(subject)) for subject in subjects)]
     assert silent == []
 

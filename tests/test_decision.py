@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from shapes import save_folders
 from snellen.core.checkpoint import Checkpoint, load_tensors, save_tensors
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.metrics.decisions import class_decisions, label_decisions
 from snellen.tasks.base import create_task
 from snellen.tasks.classification.target import Label, LabelSet

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shapes import save_folders
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.train import features as feature_cache
 from snellen.train.probe import refit, run_probe
 from snellen.train.session import Session

@@ -19,7 +19,8 @@ from snellen.core.errors import ConfigError
 from snellen.core.plan import Plan
 from snellen.core.record import Record
 from snellen.data.augment import Augmentation
-from snellen.data.loader import ImageSet, Variation, training_batches
+from snellen.data.image_sets import ImageSet, Variation
+from snellen.data.loader import training_batches
 from snellen.tasks.base import create_task
 from snellen.train import imbalance
 from snellen.train.imbalance import class_weights, settle_imbalance

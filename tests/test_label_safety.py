@@ -18,7 +18,7 @@ from snellen.core.plan import Plan
 from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
 from snellen.data.augment import Augmentation
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.train.label_safety import Danger, heed, label_dangers
 from tiny_runs import a_plan
 

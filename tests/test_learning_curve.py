@@ -13,7 +13,7 @@ import torch
 
 from snellen.core.errors import RunError
 from snellen.core.record import Record
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.data.store import ImageStore
 from snellen.report.learning import learning_charts
 from snellen.tasks.base import create_task

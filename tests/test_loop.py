@@ -14,7 +14,8 @@ from shapes import save_folders
 from snellen.core.errors import DivergenceError
 from snellen.core.estimate import Estimate
 from snellen.data.augment import Augmentation
-from snellen.data.loader import Variation, evaluation_batches, steps_per_epoch, training_batches
+from snellen.data.image_sets import Variation
+from snellen.data.loader import evaluation_batches, steps_per_epoch, training_batches
 from snellen.train import loop
 from snellen.train.loop import Trainer
 from snellen.train.schedule import phases

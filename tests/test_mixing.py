@@ -15,7 +15,8 @@ from torch import nn
 
 from shapes import save_folders
 from snellen.core.sample import Batch
-from snellen.data.loader import Variation, training_batches
+from snellen.data.image_sets import Variation
+from snellen.data.loader import training_batches
 from snellen.data.mixing import mix
 from snellen.tasks.base import create_task
 from snellen.tasks.classification.target import Label

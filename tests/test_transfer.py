@@ -21,7 +21,7 @@ from snellen.core.errors import ConfigError
 from snellen.core.plan import Plan
 from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.data.store import ImageStore
 from snellen.nn.held_out import fit_linear, grouped_folds, held_out, keyed_groups
 from snellen.nn.network import Network

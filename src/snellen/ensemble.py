@@ -43,7 +43,7 @@ def ensemble(models: Sequence[LoadedModel]) -> LoadedModel:
         if _seen(model) != _seen(first):
             raise RunError("the models of an ensemble must see images alike: their input sizes or their fits differ")
     network = EnsembleNetwork([model.network for model in models], first.task.combine)
-    task = create_task(first.plan.task, first.plan.classes, _decision(models))
+    task = create_task(first.plan.task, first.plan.classes, _decision(models)).configured(first.plan)
     return replace(first, network=network.eval(), task=task)
 
 

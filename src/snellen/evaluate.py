@@ -15,7 +15,8 @@ from snellen.core.estimate import Estimate
 from snellen.core.plan import Plan
 from snellen.core.record import Record
 from snellen.core.run import RunFolder
-from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
+from snellen.data.image_sets import ImageSet, Places
+from snellen.data.loader import EVALUATION_BATCH, evaluation_batches
 from snellen.data.manifest import Manifest
 from snellen.data.scan import scan
 from snellen.data.store import ImageStore
@@ -113,9 +114,14 @@ def answer(model: LoadedModel, name: str, records: Sequence[Record], console: Co
     """What a model says of images that can all be decoded, beside what is true of them."""
     store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
     targets = [model.task.target(record) for record in records]
-    images = ImageSet(records=records, targets=targets, store=store)
+    images = ImageSet(records=records, targets=targets, store=store, places=places_of(model.task))
     with console.progress(f"Evaluating {name}", len(images)) as advance:
         return assess(model.network, model.task, images, model.plan, advance=advance)
+
+
+def places_of(task: Task[Any]) -> Places | None:
+    """What moves the task's targets with their images; None where they lie nowhere."""
+    return task if task.dense else None
 
 
 def groups_of(records: Sequence[Record]) -> list[str] | None:

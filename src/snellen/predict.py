@@ -16,10 +16,10 @@ import numpy as np
 from snellen.core.device import available_cores
 from snellen.core.errors import DataError, ImageError
 from snellen.core.estimate import amount
-from snellen.core.sample import Batch
-from snellen.data.image import IMAGE_SUFFIXES, decode
+from snellen.core.sample import Batch, Frame
+from snellen.data.image import IMAGE_SUFFIXES, decode, read_image
 from snellen.data.loader import EVALUATION_BATCH, stack
-from snellen.data.store import prepare
+from snellen.data.store import frame_of, prepare
 from snellen.tasks.base import Task
 from snellen.tasks.loading import LoadedModel
 
@@ -29,8 +29,8 @@ class Prediction:
     """What the model says of one image. A notebook shows it as the picture with the answer on it.
 
     path    as it was given
-    result  label, confidence and probabilities (one class), labels and probabilities (any number), or values (a number
-            by name); None when the image could not be read
+    result  label, confidence and probabilities (one class), labels and probabilities (any number), values (a number by
+            name), or what is where and a text about it; None when the image could not be read
     error   why, in that case
     """
 
@@ -41,9 +41,11 @@ class Prediction:
 
     @property
     def label(self) -> str | None:
-        """The class, the labels joined by '|' as in a table, or the numbers with their names."""
+        """The class, the labels joined by '|' as in a table, the numbers with their names, or what is where."""
         if self.result is None:
             return None
+        if "text" in self.result:
+            return str(self.result["text"])
         if "values" in self.result:
             return ", ".join(f"{name} {amount(value)}" for name, value in self.result["values"].items())
         return str(self.result["label"]) if "label" in self.result else "|".join(self.result["labels"])
@@ -76,7 +78,7 @@ class Predictor:
         """One prediction for each image, in order; an image that cannot be read has an ``error`` instead."""
         paths = iter(images)
         with ThreadPoolExecutor(max(2, available_cores())) as pool:
-            waiting: deque[tuple[str, Future[np.ndarray]]] = deque()
+            waiting: deque[tuple[str, Future[_Seen]]] = deque()
             try:
                 while True:
                     for path in islice(paths, 3 * EVALUATION_BATCH - len(waiting)):
@@ -89,19 +91,24 @@ class Predictor:
                 for _, future in waiting:
                     future.cancel()
 
-    def _read(self, path: Path) -> np.ndarray:
-        return prepare(
-            decode(path, min_side=self._model.plan.preprocessing.decode_min_side), self._model.plan.preprocessing
-        )
+    def _read(self, path: Path) -> _Seen:
+        preprocessing = self._model.plan.preprocessing
+        if not self._model.task.dense:
+            image = decode(path, min_side=preprocessing.decode_min_side)
+            return _Seen(prepare(image, preprocessing), None)
+        header, image = read_image(path, min_side=preprocessing.decode_min_side)
+        size = (header.width, header.height)
+        return _Seen(prepare(image, preprocessing, size), frame_of(size, preprocessing))
 
-    def _batch(self, waiting: Sequence[tuple[str, Future[np.ndarray]]]) -> Iterator[Prediction]:
-        pixels, errors = {}, {}
+    def _batch(self, waiting: Sequence[tuple[str, Future[_Seen]]]) -> Iterator[Prediction]:
+        seen, errors = {}, {}
         for i, (_, future) in enumerate(waiting):
             try:
-                pixels[i] = future.result()
+                seen[i] = future.result()
             except ImageError as error:
                 errors[i] = str(error)
-        decoded = dict(zip(pixels, self.decide(list(pixels.values())), strict=True))
+        frames = [each.frame for each in seen.values() if each.frame is not None]
+        decoded = dict(zip(seen, self.decide([each.pixels for each in seen.values()], frames), strict=True))
         for i, (path, _) in enumerate(waiting):
             if i in errors:
                 yield Prediction(path, None, errors[i])
@@ -110,8 +117,8 @@ class Predictor:
                     path, self._model.task.describe(decoded[i]), None, _Drawing(self._model.task, path, decoded[i])
                 )
 
-    def decide(self, images: Sequence[np.ndarray]) -> Sequence[Any]:
-        """Prepared images uint8 [h, w, 3] -> the task's targets."""
+    def decide(self, images: Sequence[np.ndarray], frames: Sequence[Frame] = ()) -> Sequence[Any]:
+        """Prepared images uint8 [h, w, 3] -> the task's targets; ``frames`` as in ``Task.decode``."""
         import torch
 
         from snellen.nn.placement import to_device
@@ -122,7 +129,15 @@ class Predictor:
         plan = self._model.plan
         batch: Batch[Any] = to_device(Batch(images=stack(images), targets=(), ids=()), plan)
         with torch.inference_mode(), arithmetic(torch.device(plan.device), plan.precision):
-            return self._model.task.decode(self._network(batch.images))
+            return self._model.task.decode(self._network(batch.images), frames)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """An image as the network gets it, and how it came to be so where answers are about places."""
+
+    pixels: np.ndarray
+    frame: Frame | None
 
 
 @dataclass(frozen=True, slots=True)

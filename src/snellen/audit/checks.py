@@ -19,6 +19,19 @@ from snellen.audit.leaks import (
     leak_across_splits,
     near_duplicates,
 )
+from snellen.audit.masks import rare_pixels, void_masks
+from snellen.audit.objects import (
+    conflicting_marks,
+    crowded_images,
+    few_objects,
+    images_without_objects,
+    lost_annotations,
+    objects_at_the_border,
+    repeated_objects,
+    tiny_objects,
+    unequal_objects,
+    whole_image_objects,
+)
 from snellen.audit.shortcuts import shortcuts
 from snellen.audit.subject import AuditSubject
 from snellen.audit.values import (
@@ -33,7 +46,9 @@ from snellen.core.finding import Check
 CHECKS: tuple[Check[AuditSubject], ...] = (
     leak_across_splits,
     groups_across_splits,
+    lost_annotations,
     conflicting_labels,
+    conflicting_marks,
     conflicting_values,
     narrow_values,
     missing_classes,
@@ -42,6 +57,13 @@ CHECKS: tuple[Check[AuditSubject], ...] = (
     few_judged,
     tiny_classes,
     imbalance,
+    few_objects,
+    repeated_objects,
+    tiny_objects,
+    whole_image_objects,
+    crowded_images,
+    unequal_objects,
+    void_masks,
     shortcuts,
     outlying_values,
     value_shortcuts,
@@ -49,6 +71,9 @@ CHECKS: tuple[Check[AuditSubject], ...] = (
     near_duplicates,
     empty_images,
     small_classes,
+    images_without_objects,
+    objects_at_the_border,
+    rare_pixels,
     mixed_modes,
     odd_sizes,
     odd_shapes,

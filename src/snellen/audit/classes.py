@@ -16,9 +16,12 @@ _ASSUMED = 0.8  # accuracy at which the width of the interval is told
 
 
 def imbalance(subject: AuditSubject) -> Iterator[Finding]:
-    """The largest class has ten times the images of the smallest, or more. In multi-label data that is usual: info."""
+    """The largest class has ten times the images of the smallest, or more. In multi-label data that is usual: info.
+
+    Of marked data objects and pixels are counted instead: ``unequal_objects``, ``rare_pixels``.
+    """
     counts = _totals(subject)
-    if len(counts) < 2:
+    if len(counts) < 2 or subject.is_marked:
         return
     largest, smallest = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     ratio = counts[largest] / counts[smallest]
@@ -51,7 +54,12 @@ def tiny_classes(subject: AuditSubject) -> Iterator[Finding]:
 
 
 def small_classes(subject: AuditSubject) -> Iterator[Finding]:
-    """Classes with 3 to 29 images: they train, but their own numbers will be vague."""
+    """Classes with 3 to 29 images: they train, but their own numbers will be vague.
+
+    Where objects are marked, these are counted instead: ``few_objects``.
+    """
+    if subject.objects.ids:
+        return
     small = {name: count for name, count in _totals(subject).items() if 3 <= count < _FEW}
     if small:
         yield Finding(
@@ -94,10 +102,16 @@ def missing_classes(subject: AuditSubject) -> Iterator[Finding]:
 
 
 def too_few_images(subject: AuditSubject) -> Iterator[Finding]:
-    """So few test images (val, where there is no test) that the 95 % interval is wider than +-10 points."""
+    """So few test images (val, where there is no test) that the 95 % interval is wider than +-10 points.
+
+    Of marked data fewer than 30: what the interval is there depends on what they show.
+    """
     side: Split = "test" if "test" in subject.sides else "val"
     n = len(subject.manifest.ids(side))
     if n == 0 or subject.manifest.numeric:  # few_judged in values.py
+        return
+    if subject.is_marked:
+        yield from _few_marked(side, n)
         return
     low, high = wilson(_ASSUMED * n, n)
     if (high - low) / 2 <= _WIDEST:
@@ -111,6 +125,17 @@ def too_few_images(subject: AuditSubject) -> Iterator[Finding]:
         advice=f"At least {enough} {side} images are needed for +-10 points; add images, or use cross-validation.",
         evidence={"num_images": n, "side": side, "low": low, "high": high, "enough": enough},
     )
+
+
+def _few_marked(side: Split, n: int) -> Iterator[Finding]:
+    if n < _FEW:
+        yield Finding(
+            code="too-few-images",
+            severity="warning",
+            message=f"The result rests on {counted(n, f'{side} image')}: another {n} would give quite another number.",
+            advice="What is in one image is alike, however many objects it shows: add images, or use cross-validation.",
+            evidence={"num_images": n, "side": side, "enough": _FEW},
+        )
 
 
 def _half_width(n: int) -> float:

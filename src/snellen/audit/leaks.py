@@ -59,7 +59,12 @@ def _duplicates(subject: AuditSubject, kind: str, code: str, what: str) -> Itera
 
 
 def conflicting_labels(subject: AuditSubject) -> Iterator[Finding]:
-    """Duplicates whose labels differ: one of the two must be wrong when they are exact, so that is serious."""
+    """Duplicates whose labels differ: one of the two must be wrong when they are exact, so that is serious.
+
+    Pictures that are nearly the same may well show other objects: of marked data ``conflicting_marks`` tells.
+    """
+    if subject.is_marked:
+        return
     labels = {image_id: frozenset(row.labels) for image_id, row in subject.rows.items()}
     pairs = [pair for pair in _known(subject) if labels[pair.first] != labels[pair.second]]
     if not pairs:

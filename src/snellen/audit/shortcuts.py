@@ -40,7 +40,8 @@ class _Property:
 def shortcuts(subject: AuditSubject) -> Iterator[Finding]:
     """One finding for every property that gives a class away; of the properties of size, only the most telling.
 
-    Brightness is part of what a picture shows (day and night), so it is information and needs a higher J.
+    Brightness is part of what a picture shows (day and night), so it is information and needs a higher J. So is all
+    of it where objects or pixels are to be found: what gives away that they are there does not say where.
     """
     ids = sorted(subject.rows)
     half = np.array([keyed_seed("half", image_id) % 2 == 0 for image_id in ids], dtype=np.bool_)
@@ -64,7 +65,7 @@ def _finding(subject: AuditSubject, ids: Sequence[str], prop: _Property, scores:
     examples = [image_id for image_id in ids if top in subject.rows[image_id].labels]
     return Finding(
         code=f"shortcut-{prop.name}",
-        severity=prop.severity,
+        severity="info" if subject.is_marked else prop.severity,
         message=f"The {_WORDS[prop.name]} alone tells {listed(names)} from the rest: for {top} it is right "
         f"for {rate:.0%} of the images (balanced, 50 % is chance).",
         advice="A model can learn this instead of what the picture shows, and fails on files from elsewhere. Give all "

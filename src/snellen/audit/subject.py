@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from snellen.core.record import SPLITS, LeftOut, Listing, Split
+from snellen.audit.marks import MarkedObjects, MaskPixels
+from snellen.core.record import SPLITS, LeftOut, Listing, Record, Split
 from snellen.data.duplicates import Duplicate
 from snellen.data.manifest import Manifest, Row
 from snellen.data.scan import ImageFacts
@@ -35,6 +36,37 @@ class AuditSubject:
     def rows(self) -> dict[str, Row]:
         """The manifest's rows by record id."""
         return {row.id: row for row in self.manifest.rows}
+
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """What was read of the images in the manifest, by record id."""
+        return {record.id: record for record in self.listing.records if record.id in self.rows}
+
+    @cached_property
+    def is_marked(self) -> bool:
+        """Whether the classes are those of objects or pixels, and not of whole images."""
+        return any(record.objects is not None or record.mask is not None for record in self.records.values())
+
+    @cached_property
+    def objects(self) -> MarkedObjects:
+        """Every object of the images in the manifest, none where objects are not marked."""
+        return MarkedObjects.of(list(self.records.values()), self.manifest.classes)
+
+    @cached_property
+    def object_counts(self) -> dict[str, Counter[Split]]:
+        """Objects of every class on every side, in the order of the classes; empty where objects are not marked."""
+        if not self.objects.ids:
+            return {}
+        sides = [self.rows[image_id].split for image_id in self.objects.ids]
+        counts: dict[str, Counter[Split]] = {name: Counter() for name in self.objects.names}
+        for image, label in zip(self.objects.image.tolist(), self.objects.label.tolist(), strict=True):
+            counts[self.objects.names[label]][sides[image]] += 1
+        return counts
+
+    @cached_property
+    def mask_pixels(self) -> MaskPixels:
+        """Pixels of each class, in masks that are read for it: 300 at most, none where there are no masks."""
+        return MaskPixels.of(self.records, len(self.manifest.classes))
 
     @cached_property
     def class_counts(self) -> dict[str, Counter[Split]]:

@@ -32,6 +32,11 @@ def summarize(subject: AuditSubject) -> dict[str, Any]:
     classes     total, and for the first 1,000 in class order name, total, and images on every side
     values      of numbers to be predicted, for the first 20 by name: edges and counts of 20 bins on every side, the
                 median of each side, the least and the most; empty for classes
+    objects     of marked objects: total, classes (name and objects on every side, for the first 1,000), and of the
+                number per image, size (square root of a box's share of its image's area) and aspect (width / height
+                of a box) quantiles and a histogram, as below; lost: annotations that are not used; empty otherwise
+    pixels      of masks: how many were looked at, of how many; the share of void, and of each class, for the first
+                1,000, the share of what is not void on every side; empty otherwise
     width, height, aspect (width / height), brightness (mean luma, 0..1): quantiles at 0, 5, 25, 50, 75, 95 and 100 %,
                 and a histogram of 20 bins
     modes, formats, orientations    images of each
@@ -46,6 +51,8 @@ def summarize(subject: AuditSubject) -> dict[str, Any]:
         **_images(subject),
         "classes": _classes(subject),
         "values": _values(subject),
+        "objects": _objects(subject),
+        "pixels": _pixels(subject),
         "width": _distribution(widths, bins=20),
         "height": _distribution(heights, bins=20),
         "aspect": _distribution(widths / heights, bins=20),
@@ -83,6 +90,43 @@ def _values(subject: AuditSubject) -> dict[str, Any]:
     sides = {side: subject.manifest.ids(side) for side in subject.sides}
     return {
         name: spread_over_sides(values, sides, bins=20) for name, values in list(subject.values.items())[:MAX_VALUES]
+    }
+
+
+def _objects(subject: AuditSubject) -> dict[str, Any]:
+    objects = subject.objects
+    if not objects.ids:
+        return {}
+    most = int(objects.per_image.max(initial=0)) + 1
+    sides, sizes = np.maximum(objects.sides, 1e-6), np.sqrt(objects.shares)
+    return {
+        "total": len(objects),
+        "lost": len(subject.listing.lost),
+        "classes": [
+            {"name": name, "total": counts.total(), **{side: counts[side] for side in subject.sides}}
+            for name, counts in list(subject.object_counts.items())[:MAX_CLASSES]
+        ],
+        "per_image": _distribution(objects.per_image.astype(np.float64), bins=min(20, most), limits=(-0.5, most - 0.5)),
+        "size": _distribution(sizes, bins=20, limits=(0.0, float(sizes.max(initial=0.01)))),
+        "aspect": _distribution(np.clip(sides[:, 0] / sides[:, 1], 0.125, 8), bins=20),
+    }
+
+
+def _pixels(subject: AuditSubject) -> dict[str, Any]:
+    pixels = subject.mask_pixels
+    if not pixels.ids:
+        return {}
+    side_of = np.array([subject.rows[image_id].split for image_id in pixels.ids])
+    counts = {side: pixels.counts[side_of == side, :-1].sum(axis=0) for side in subject.sides}
+    shares = {side: count / max(1, int(count.sum())) for side, count in counts.items()}
+    return {
+        "looked_at": len(pixels.ids),
+        "total": pixels.total,
+        "void": float(pixels.counts[:, -1].sum() / max(1, int(pixels.counts.sum()))),
+        "classes": [
+            {"name": name, **{side: float(share[i]) for side, share in shares.items()}}
+            for i, name in enumerate(subject.manifest.classes[:MAX_CLASSES])
+        ],
     }
 
 

@@ -16,6 +16,7 @@ from snellen.core.errors import ConfigError, did_you_mean
 
 Auto = Literal["auto"]
 _SHOWN = 80  # characters of a wrong value in an error
+_SIZE_WISH = "give 'auto', or sides from 8 to 2048 pixels: one, or width x height as 640x480"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "": 1}
 
 
@@ -41,6 +42,24 @@ def _fractions(value: object) -> object:
     return value
 
 
+def _sides(value: object) -> object:
+    """``320`` -> (320, 320); ``'640x480'`` -> (640, 480)."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"(\d{1,5})(?:\s*x\s*(\d{1,5}))?", value.strip())
+        if match is None:
+            raise ValueError(_SIZE_WISH)
+        return int(match[1]), int(match[2] or match[1])
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """``'0, 255'`` -> (0, 255)."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch(r"\d{1,8}", part) for part in parts):
+        raise ValueError("give whole numbers, as 255 or 0,255")
+    return tuple(int(part) for part in parts)
+
+
 class Config(BaseModel):
     """The settings of one training run."""
 
@@ -52,9 +71,23 @@ class Config(BaseModel):
         defer_build=True,  # the help lists the fields and checks nothing
     )
 
-    data: str = Field(description="A folder of images, a table of labels, or sample:NAME.")
-    images: str | None = Field(None, description="Where the images are that a table names.")
-    task: Literal["auto", "classification", "multilabel", "regression"] = Field("auto", description="What to learn.")
+    data: str = Field(
+        description="A folder of images, a table of labels, boxes (COCO, YOLO, Pascal VOC, LabelMe, CVAT, CSV), a "
+        "folder of images and masks, or sample:NAME."
+    )
+    images: str | None = Field(None, description="Where the images are that a table or a file of boxes names.")
+    task: Literal["auto", "classification", "multilabel", "regression", "detection", "segmentation", "instances"] = (
+        Field("auto", description="What to learn.")
+    )
+    void: str | None = Field(
+        None, description="Values of masks that mean nothing, as 255 or 0,255: neither learnt nor judged."
+    )
+    outlines: Literal["polygon", "corners"] | None = Field(
+        None, description="What a YOLO line of nine numbers is: a polygon, or the corners of a rotated box."
+    )
+    box_origin: Literal[0, 1] | None = Field(
+        None, description="What the first pixel is called in Pascal VOC boxes; 1 is the standard."
+    )
     split: Annotated[tuple[float, float, float], BeforeValidator(_fractions)] = Field(
         (0.70, 0.15, 0.15), description="Train/validation/test shares, as 70/15/15."
     )
@@ -89,9 +122,18 @@ class Config(BaseModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] | Auto = Field("auto", description="Dropout before the head.")
     pretrained: bool = Field(True, description="Start from pretrained weights.")
     weights: str | None = Field(None, description="A local file of backbone weights (.safetensors or .pth).")
-    input_size: Annotated[int, Field(ge=8, le=2048)] | Auto = Field("auto", description="Side of the input in pixels.")
+    architecture: str = Field(
+        "auto",
+        description="What stands on the model where answers are about places: 'dense', 'faster-rcnn', ... for boxes, "
+        "'unet', 'deeplabv3+', ... for classes of pixels.",
+    )
+    input_size: Annotated[tuple[int, int], BeforeValidator(_sides)] | Auto = Field(
+        "auto", description="Input in pixels: a side, or width x height as 640x480."
+    )
 
-    fit: Literal["auto", "squash", "center crop"] = Field("auto", description="How an image meets the square input.")
+    fit: Literal["auto", "squash", "center crop", "letterbox"] = Field(
+        "auto", description="How an image meets the square input."
+    )
 
     transfer: Literal["auto", "probe", "head", "full", "svm"] = Field(
         "auto",
@@ -114,8 +156,13 @@ class Config(BaseModel):
         "auto", description="Images per batch; 1: per-sample descent, 'all': batch gradient descent."
     )
     accumulate: Annotated[int, Field(ge=1, le=65_536)] = Field(1, description="Batches whose gradients make one step.")
-    loss: Literal["auto", "cross-entropy", "focal", "bce", "l1", "l2", "smooth-l1"] = Field(
-        "auto", description="What is minimised."
+    loss: str = Field(
+        "auto",
+        description="What is minimised: cross-entropy, focal, bce, l1, l2, smooth-l1; of pixels also dice, jaccard, "
+        "lovasz, and sums such as 'cross-entropy+0.5*dice'.",
+    )
+    loss_weights: str | None = Field(
+        None, description="Weights of the terms of a detector's loss, as in 'box=2, class=1'."
     )
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = Field(2.0, description="Focus of the focal loss; 0: none.")
     imbalance: Literal["auto", "none", "oversample", "undersample", "weights", "focal", "smote", "thresholds"] = Field(
@@ -167,6 +214,19 @@ class Config(BaseModel):
     )
     mixup: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="MixUp's alpha; 0 is off.")
     cutmix: Annotated[float, Field(ge=0, le=10)] = Field(0.0, description="CutMix's alpha; 0 is off.")
+    mosaic: Annotated[float, Field(ge=0, le=1)] | Auto = Field(
+        "auto", description="Share of training images that are put together from four (boxes and masks)."
+    )
+    copy_paste: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of training images that get objects of another one pasted in (masks of objects)."
+    )
+    nms: Literal["auto", "per class", "agnostic", "soft"] = Field(
+        "auto",
+        description="How overlapping boxes are thinned out: within a class, across classes, or by lower scores.",
+    )
+    nms_iou: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="Overlap above which two boxes are taken for one."
+    )
     calibrate: Literal["none", "temperature"] = Field(
         "none", description="Fit the confidence on the validation images after training."
     )
@@ -186,6 +246,25 @@ class Config(BaseModel):
     split_seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
         None, description="Seed of the division into sides alone; default: the seed."
     )
+
+    @property
+    def void_values(self) -> tuple[int, ...] | None:
+        """``void`` as numbers."""
+        return None if self.void is None else _numbers(self.void)
+
+    @field_validator("void")
+    @classmethod
+    def _void_is_values(cls, value: str | None) -> str | None:
+        if value is not None:
+            _numbers(value)
+        return value
+
+    @field_validator("input_size", mode="after")
+    @classmethod
+    def _usable_size(cls, value: Any) -> Any:
+        if value != "auto" and not all(8 <= side <= 2048 for side in value):
+            raise ValueError(_SIZE_WISH)
+        return value
 
     @property
     def seed_of_sides(self) -> int:
@@ -272,6 +351,9 @@ class Config(BaseModel):
         settings = self.model_dump(exclude_none=True)
         percentages = "/".join(f"{100 * share:g}" for share in self.split)
         settings["split"] = percentages if _fractions(percentages) == self.split else list(self.split)
+        if self.input_size != "auto":
+            width, height = self.input_size
+            settings["input_size"] = width if width == height else f"{width}x{height}"
         return tomli_w.dumps(settings)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 _SHARES = ("accuracy", "precision", "recall", "f1", "error", "sensitivity", "specificity", "ece")
 _NOT_SHARES = ("average_precision", "absolute_error")
-_AT_MOST_ONE = ("r2", "average_precision", "roc_auc", "pearson", "spearman")
+_FRACTIONS = ("average_precision", "roc_auc", "iou", "dice", "froc")
+_COCO = re.compile(r"(mask_)?(map|mar|ap)(\d+|_small|_medium|_large)?")  # mean average precision and recall
+_AT_MOST_ONE = ("r2", "pearson", "spearman")
 _AMOUNTS = ("mae", "rmse", "median_absolute_error", "bias")
 
 
@@ -18,10 +21,16 @@ def is_share(metric: str) -> bool:
     return any(word in name for word in _SHARES) and not any(word in name for word in _NOT_SHARES)
 
 
-def is_at_most_one(metric: str) -> bool:
-    """True for metrics that no model can bring above 1: shares, areas under curves, correlations, r2."""
+def is_fraction(metric: str) -> bool:
+    """True for metrics from 0 to 1, 1 being perfect: shares, areas under curves, overlaps."""
     name = metric.partition("/")[0]
-    return is_share(metric) or any(word in name for word in _AT_MOST_ONE)
+    return is_share(metric) or any(word in name for word in _FRACTIONS) or _COCO.fullmatch(name) is not None
+
+
+def is_at_most_one(metric: str) -> bool:
+    """True for metrics that no model can bring above 1: fractions, correlations, r2."""
+    name = metric.partition("/")[0]
+    return is_fraction(metric) or any(word in name for word in _AT_MOST_ONE)
 
 
 def is_amount(metric: str) -> bool:

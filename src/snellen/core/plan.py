@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from typing import Any
 
 from snellen.core.errors import RunError
@@ -38,6 +38,8 @@ class Plan:
     feature_stage  the stage whose pooled outputs the head reads; -1: what the backbone returns
     calibrate      'none' or 'temperature'; move_thresholds: decisions are fitted on validation as well
     target_mean, target_std   of the numbers to be predicted, over the training images; empty for classes
+    architecture   what stands on the backbone where answers are about places; empty: a linear head
+    loss_weights   factors on named terms of the loss; nms, nms_iou: how overlapping boxes are thinned out
     """
 
     task: str
@@ -98,6 +100,12 @@ class Plan:
     move_thresholds: bool = False
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+    architecture: str = ""
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    mosaic: float = 0.0
+    copy_paste: float = 0.0
+    nms: str = "per class"
+    nms_iou: float = 0.6
 
     def to_json(self) -> dict[str, Any]:
         choices = asdict(self)
@@ -113,7 +121,7 @@ class Plan:
                 "update Snellen"
             )
         choices = dict(content["choices"])
-        known = {field.name: field.default is MISSING for field in fields(cls) if field.name != "reasons"}
+        known = {each.name: _is_needed(each) for each in fields(cls) if each.name != "reasons"}
         odd = sorted(choices.keys() - known.keys() | {name for name in known.keys() - choices.keys() if known[name]})
         if odd:
             raise RunError(f"the plan is damaged: missing or unknown entries {', '.join(odd)}")
@@ -122,3 +130,7 @@ class Plan:
         for name in ("classes", "class_weights", "target_mean", "target_std"):
             choices[name] = tuple(choices.get(name, ()))
         return cls(**choices, reasons=content["reasons"])
+
+
+def _is_needed(entry: Field[Any]) -> bool:
+    return entry.default is MISSING and entry.default_factory is MISSING

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Fit = Literal["squash", "center crop"]
+Fit = Literal["squash", "center crop", "letterbox"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,8 @@ class Preprocessing:
 
     input_size     (width, height) in pixels
     fit            'squash': a plain antialiased resize to input_size, nothing of the image is lost;
-                   'center crop': the short side is resized to input_size / crop_fraction, then the centre is cut out
+                   'center crop': the short side is resized to input_size / crop_fraction, then the centre is cut out;
+                   'letterbox': the whole image within input_size, its proportions kept, the rest filled
     crop_fraction  share of the short side that the crop keeps, 0 < f <= 1
     mean, std      per channel (RGB) of pixel values in 0..1; the network itself applies (x / 255 - mean) / std
     """

@@ -14,6 +14,7 @@ from snellen.core.annotation import Annotation, MaskFile
 from snellen.core.errors import DataError
 
 Split = Literal["train", "val", "test"]
+BACKGROUND = "background"  # the class of pixels that no marked object covers
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -102,8 +103,12 @@ class Listing:
         """The numbers called ``names``, in that order, and no others; where there is but one on either side, that one
         whatever it is called in a folder, which has no names. Data of classes comes back as it is.
 
+        Masks tell the classes of ``names`` apart, by name; what is of none of them is void.
+
         Raises DataError when one is missing.
         """
+        if self.has_masks:
+            return self._with_classes(tuple(names))
         if not self.numeric or self.classes == tuple(names):
             return self
         missing = [name for name in names if name not in self.classes]
@@ -119,6 +124,22 @@ class Listing:
             if record.values is not None
         ]
         return replace(self, records=records, classes=tuple(names))
+
+    def _with_classes(self, names: tuple[str, ...]) -> Listing:
+        place = {i: names.index(name) for i, name in enumerate(self.classes) if name in names}
+        if not place:
+            raise DataError(
+                f"the masks show {', '.join(self.classes)}, and the model knows {', '.join(names)}: name them alike"
+            )
+
+        def renamed(record: Record) -> Record:
+            if record.mask is None:
+                return record
+            values = {value: place[index] for value, index in record.mask.values.items() if index in place}
+            labels = tuple(label for label in record.labels if label in names)
+            return replace(record, mask=replace(record.mask, values=values), labels=labels)
+
+        return replace(self, records=[renamed(record) for record in self.records], classes=names)
 
     @property
     def has_user_split(self) -> bool:

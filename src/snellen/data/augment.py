@@ -123,20 +123,33 @@ class Augmentation:
         return cls(hflip=0.5, area=(0.35, 1.0), aspect=(3 / 4, 4 / 3), brightness=0.2, contrast=0.2, saturation=0.2)
 
     @classmethod
+    def for_scenes(cls) -> Augmentation:
+        """For answers about places: crops keep more of the image, and things also come smaller than they are."""
+        return cls(
+            hflip=0.5,
+            area=(0.4, 1.0),
+            aspect=(4 / 5, 5 / 4),
+            scale=(0.75, 1.1),
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.2,
+        )
+
+    @classmethod
     def for_tiny_images(cls) -> Augmentation:
         """For images of a few dozen pixels: the CIFAR habit of a flip and a shift by up to 4 of 32 pixels."""
         return cls(hflip=0.5, translate=0.125)
 
     @classmethod
-    def parse(cls, text: str, *, tiny: bool = False) -> Augmentation:
+    def parse(cls, text: str, *, preset: str = "photos") -> Augmentation:
         """A preset, and what is to differ from it: ``photos, rotate_degrees=15, blur=0.2, area=0.5..1``.
 
-        The presets are ``none``, ``photos``, ``tiny``, and the policies ``autoaugment``, ``randaugment`` and
-        ``trivialaugment`` on top of random crops (or shifts) and flips. Without a preset, or with ``auto``, it is
-        ``photos``, or ``tiny`` where ``tiny`` is true. Raises ConfigError.
+        The presets are ``none``, ``photos``, ``tiny``, ``scenes``, and the policies ``autoaugment``, ``randaugment``
+        and ``trivialaugment`` on top of the crops (or shifts) and flips of ``preset``, which is also what ``auto``, or
+        a text without a preset, stands for. Raises ConfigError.
         """
-        preset, overrides = _divided(text)
-        return replace(_preset(preset, tiny), **{name: _value(name, value) for name, value in overrides.items()})
+        name, overrides = _divided(text)
+        return replace(_preset(name, preset), **{name: _value(name, value) for name, value in overrides.items()})
 
     @property
     def recolours(self) -> bool:
@@ -153,16 +166,17 @@ def is_auto(text: str) -> bool:
     return _divided(text)[0] == "auto"
 
 
-_PRESETS = ("auto", "none", "photos", "tiny", *get_args(Policy)[1:])
+_MADE = {
+    "none": Augmentation.none,
+    "photos": Augmentation.for_photos,
+    "tiny": Augmentation.for_tiny_images,
+    "scenes": Augmentation.for_scenes,
+}
+_PRESETS = ("auto", *_MADE, *get_args(Policy)[1:])
 
 
-def _preset(name: str, tiny: bool) -> Augmentation:
-    if name == "none":
-        return Augmentation.none()
-    if name == "tiny" or (name != "photos" and tiny):
-        settings = Augmentation.for_tiny_images()
-    else:
-        settings = Augmentation.for_photos()
+def _preset(name: str, usual: str) -> Augmentation:
+    settings = _MADE.get(name, _MADE[usual])()
     if name in get_args(Policy):  # a policy brings its own colours
         settings = replace(settings, brightness=0.0, contrast=0.0, saturation=0.0, policy=cast(Policy, name))
     return settings

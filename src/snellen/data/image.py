@@ -86,8 +86,8 @@ def read_header(source: Path | str | bytes) -> ImageHeader:
 
     Raises ImageError when it is no image, cannot be read, or claims more than MAX_PIXELS.
     """
-    with _opened(source) as image:
-        return _header(image)
+    with opened(source) as image:
+        return header_of(image)
 
 
 def decode(source: Path | str | bytes, *, min_side: int | None = None) -> Pixels:
@@ -106,21 +106,21 @@ def decode(source: Path | str | bytes, *, min_side: int | None = None) -> Pixels
 
 def read_image(source: Path | str | bytes, *, min_side: int | None = None) -> tuple[ImageHeader, Pixels]:
     """What ``read_header`` and ``decode`` return, with the file opened once."""
-    with _opened(source) as image:
-        header = _header(image)
-        orientation = 1 if _turns_itself(image) else header.orientation
+    with opened(source) as image:
+        header = header_of(image)
+        orientation = 1 if turns_itself(image) else header.orientation
         if min_side is not None and isinstance(image, JpegImagePlugin.JpegImageFile):
             image.draft(None, (2 * min_side, 2 * min_side))
         _mend_colour_key(image)
         image.load()
-        return header, np.ascontiguousarray(_turned(_to_rgb(image), orientation))
+        return header, np.ascontiguousarray(turned(_to_rgb(image), orientation))
 
 
 # ---- opening
 
 
 @contextmanager
-def _opened(source: Path | str | bytes) -> Iterator[Image.Image]:
+def opened(source: Path | str | bytes) -> Iterator[Image.Image]:
     """Open an image with its pixels still undecoded; whatever goes wrong inside the block becomes an ImageError."""
     name = "the uploaded image" if isinstance(source, bytes) else _printable(source)
     try:
@@ -239,10 +239,10 @@ def _pillow_warnings_off() -> Iterator[None]:
 # ---- header and orientation
 
 
-def _header(image: Image.Image) -> ImageHeader:
+def header_of(image: Image.Image) -> ImageHeader:
     orientation = _orientation(image)
     width, height = image.size
-    if orientation >= 5 and not _turns_itself(image):
+    if orientation >= 5 and not turns_itself(image):
         width, height = height, width
     return ImageHeader(width=width, height=height, mode=image.mode, format=image.format or "", orientation=orientation)
 
@@ -278,11 +278,11 @@ def _fetch_late_exif(image: PngImagePlugin.PngImageFile) -> None:
     stream.seek(position)
 
 
-def _turns_itself(image: Image.Image) -> bool:
+def turns_itself(image: Image.Image) -> bool:
     return isinstance(image, TiffImagePlugin.TiffImageFile)
 
 
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
+def turned(pixels: Pixels, orientation: int) -> Pixels:
     """Bring [height, width, 3] pixels upright; the eight cases of the EXIF standard."""
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)

@@ -7,20 +7,20 @@ for the batch it needs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snellen.core.plan import Plan
 from snellen.core.record import Record
-from snellen.core.sample import Batch
-from snellen.data.augment import Augmentation
+from snellen.core.sample import Batch, Frame
+from snellen.data.image_sets import ImageSet, Variation
 from snellen.data.mixing import mix
-from snellen.data.placement import Fit
+from snellen.data.placement import FITS
 from snellen.data.sampling import copy_numbers, epoch_order
+from snellen.data.scenes import training_scene
 from snellen.data.store import ImageStore
 from snellen.data.variants import vary, vary_batch
 
@@ -29,49 +29,6 @@ if TYPE_CHECKING:
 
 EVALUATION_BATCH = 32
 _AHEAD = 2  # batches per worker that wait to be used
-
-WarpTarget = Callable[[Any, np.ndarray, tuple[int, int]], Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSet:
-    """Records with their targets, and where their pixels are."""
-
-    records: Sequence[Record]
-    targets: Sequence[Any]
-    store: ImageStore
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variation:
-    """How training images are varied, and which an epoch visits.
-
-    by_batch  tiny images of one size, a whole batch at a time
-    sampling  of data.sampling.SAMPLINGS
-    mixup, cutmix  of data.mixing.mix; 0 is off
-    """
-
-    augmentation: Augmentation
-    by_batch: bool
-    seed: int
-    sampling: str = "as is"
-    mixup: float = 0.0
-    cutmix: float = 0.0
-
-    @classmethod
-    def of(cls, plan: Plan) -> Variation:
-        """What ``plan`` says."""
-        return cls(
-            augmentation=Augmentation(**plan.augmentation),
-            by_batch=plan.vary_by_batch,
-            seed=plan.seed,
-            sampling=plan.sampling,
-            mixup=plan.mixup,
-            cutmix=plan.cutmix,
-        )
 
 
 def evaluation_batches(images: ImageSet, batch_size: int, workers: int) -> Iterator[Batch[Any]]:
@@ -113,12 +70,20 @@ class _Job:
 
     def run(self) -> Batch[Any]:
         records = [self.images.records[i] for i in self.chosen]
-        targets = [self.images.targets[i] for i in self.chosen]
         ids = [record.id for record in records]
         if self.variation is None:
             prepared = [self.images.store.prepared(record) for record in records]
-            return Batch(images=stack(prepared), targets=targets, ids=ids)
-        pixels = _varied(self.variation, self.epoch, records, self._keys(records), self.images.store)
+            targets, frames = self._evaluated(records)
+            return Batch(images=stack(prepared), targets=targets, ids=ids, frames=frames)
+        if self.images.places is not None:
+            scenes = [
+                training_scene(self.images, self.variation, self.epoch, i, key)
+                for i, key in zip(self.chosen, self._keys(records), strict=True)
+            ]
+            pixels, targets = stack([each.pixels for each in scenes]), [each.target for each in scenes]
+        else:
+            targets = [self.images.targets[i] for i in self.chosen]
+            pixels = _varied(self.variation, self.epoch, records, self._keys(records), self.images.store)
         return mix(
             Batch(images=pixels, targets=targets, ids=ids),
             mixup=self.variation.mixup,
@@ -126,7 +91,18 @@ class _Job:
             seed=self.variation.seed,
             epoch=self.epoch,
             step=self.step,
+            places=self.images.places,
         )
+
+    def _evaluated(self, records: Sequence[Record]) -> tuple[list[Any], list[Frame]]:
+        """The targets, in pixels of the input where they lie anywhere, and how each image became the input."""
+        targets = [self.images.targets[i] for i in self.chosen]
+        places = self.images.places
+        if places is None:
+            return targets, []
+        frames = [self.images.store.frame(record) for record in records]
+        moved = [places.warp(t, f.matrix, f.input_size) for t, f in zip(targets, frames, strict=True)]
+        return moved, frames
 
     def _keys(self, records: Sequence[Record]) -> list[str]:
         """What each image's randomness follows from: an image that comes again is varied differently."""
@@ -138,7 +114,7 @@ def _varied(
 ) -> torch.Tensor:
     """A variant of each image, uint8 [n, 3, h, w]."""
     size = store.preprocessing.input_size
-    fit: Fit = "squash" if store.preprocessing.fit == "squash" else "crop"
+    fit = FITS[store.preprocessing.fit]
     settings, seed = variation.augmentation, variation.seed
     if variation.by_batch:
         images = stack([store.prepared(record) for record in records])

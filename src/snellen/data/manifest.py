@@ -15,7 +15,11 @@ Origin = Literal["user", "snellen"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One image: its id, class names or numbers, side, group, duplicate cluster (the smallest id in it), file hash."""
+    """One image: its id, class names or numbers, side, group, duplicate cluster (the smallest id in it), file hash.
+
+    truth    of objects and masks: sha256, hex, of what is marked in the image
+    objects  how many objects of each class are marked, in the order of the classes; None where none can be
+    """
 
     id: str
     labels: tuple[str, ...]
@@ -24,12 +28,15 @@ class Row:
     cluster: str | None = None
     sha256: str | None = None
     values: tuple[float, ...] | None = None
+    truth: str | None = None
+    objects: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Without ``values`` where there are none: the digest of data of classes is what it was before there were."""
+        """Without what is not there: the digest of data of classes is what it was before there was anything else."""
         fields = {**asdict(self), "labels": list(self.labels)}
-        values = fields.pop("values")
-        return fields if values is None else {**fields, "values": list(values)}
+        optional = {name: fields.pop(name) for name in ("values", "truth", "objects")}
+        given = {name: value for name, value in optional.items() if value is not None}
+        return {**fields, **{name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +68,16 @@ class Manifest:
         return any(row.values is not None for row in self.rows)
 
     @property
+    def num_objects(self) -> int | None:
+        """How many objects are marked in all images; None where none can be."""
+        counts = [sum(row.objects) for row in self.rows if row.objects is not None]
+        return sum(counts) if counts else None
+
+    @property
     def question(self) -> str:
         """What is asked of each image: ``of 2 classes``, or ``with a number each: age``."""
+        if self.num_objects is not None:
+            return f"with {self.num_objects:,} objects of {len(self.classes)} classes"
         if self.numeric:
             num = "a number" if len(self.classes) == 1 else f"{len(self.classes)} numbers"
             return f"with {num} each: {', '.join(self.classes[:5])}{', ...' if len(self.classes) > 5 else ''}"
@@ -106,8 +121,8 @@ class Manifest:
 
 def _rows(rows: Iterable[Mapping[str, Any]]) -> Iterable[Row]:
     for fields in rows:
-        values = fields.get("values")
-        yield Row(**{**fields, "labels": tuple(fields["labels"]), "values": None if values is None else tuple(values)})
+        lists = {name: tuple(fields[name]) for name in ("labels", "values", "objects") if fields.get(name) is not None}
+        yield Row(**{**fields, **lists})
 
 
 def _sha256(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Literal
 
@@ -13,7 +13,9 @@ from snellen.data.augment import Augmentation
 from snellen.data.draws import Floats, either_way, uniforms
 from snellen.data.policies import policy_matrices, policy_steps
 
-Fit = Literal["squash", "crop"]
+Fit = Literal["squash", "crop", "contain"]
+FITS: Mapping[str, Fit] = {"squash": "squash", "center crop": "crop", "letterbox": "contain"}
+"""How training images are cut, by how evaluation brings images to the input (``Preprocessing.fit``)."""
 
 _DRAWS = 21  # 10 of them for what came first, then scale, rotate90 (2) and perspective (8)
 _UNIT_SQUARE = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
@@ -32,17 +34,18 @@ def geometry(
     """Matrices [B, 3, 3] from images of ``in_size`` to ``out_size``, one a sample; each depends on its own key only.
 
     fit is how evaluation brings an image to ``out_size``, so that training sees things in the same proportions:
-    "crop" cuts with the output's aspect ratio, "squash" with the image's own. With nothing to vary a matrix is that
-    of ``core.geometry.center_crop`` (to the rounding of whole pixels) or ``squash``.
+    "crop" cuts with the output's aspect ratio, "squash" with the image's own, "contain" cuts from the smallest frame of
+    the output's aspect ratio that holds the whole image. With nothing to vary a matrix is that of
+    ``core.geometry.center_crop`` (to the rounding of whole pixels), ``squash`` or ``letterbox``.
     The same count of numbers is drawn whatever the settings, so that switching one on leaves the others as they were.
     """
     draws = uniforms(seed, epoch, sample_ids, "geometry", _DRAWS)
     hflip, vflip, area, aspect, x, y, turn, lean, shift_x, shift_y = draws.T[:10]
     width, height = out_size
     centre = (width / 2, height / 2)
-    steps = [
-        crop_resize(_crops(settings, area, aspect, x, y, in_size, out_size if fit == "crop" else in_size), out_size)
-    ]
+    shape = in_size if fit == "squash" else out_size
+    cut = _frames if fit == "contain" else _crops
+    steps = [crop_resize(cut(settings, area, aspect, x, y, in_size, shape), out_size)]
     if settings.hflip or settings.vflip:
         steps.append(scaling(np.where(hflip < settings.hflip, -1, 1), np.where(vflip < settings.vflip, -1, 1), centre))
     if settings.rotate90:
@@ -103,3 +106,21 @@ def _crops(
         x = y = np.full_like(area, 0.5)
     left, top = x * (in_size[0] - crop_width), y * (in_size[1] - crop_height)
     return np.stack([left, top, left + crop_width, top + crop_height], axis=1)
+
+
+def _frames(
+    settings: Augmentation, area: Floats, aspect: Floats, x: Floats, y: Floats, in_size: Size, shape: Size
+) -> Floats:
+    """Boxes [B, 4] with about the aspect ratio of ``shape``, cut from the frame round the whole image.
+
+    Where a box is longer than the image, the image lies somewhere within it and the rest is filled.
+    """
+    ratio = shape[0] / shape[1] * _between(settings.aspect, aspect)
+    whole = np.maximum(in_size[0], in_size[1] * ratio)  # the width of the smallest frame that holds the image
+    low, high = settings.area
+    width = whole * np.sqrt(low + area * (high - low))
+    height = width / ratio
+    if low == 1.0:
+        x = y = np.full_like(area, 0.5)
+    left, top = x * (in_size[0] - width), y * (in_size[1] - height)
+    return np.stack([left, top, left + width, top + height], axis=1)

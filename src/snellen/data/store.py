@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from snellen.core import geometry
 from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
+from snellen.core.sample import Frame
 from snellen.data.image import decode
 from snellen.data.warp import warp_image
 
@@ -20,17 +21,34 @@ if TYPE_CHECKING:
 _SOURCE_FACTOR = 2
 
 
-def prepare(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def prepare(image: np.ndarray, preprocessing: Preprocessing, size: geometry.Size | None = None) -> np.ndarray:
     """A decoded image uint8 [H, W, 3] -> the network's input uint8 [h, w, 3]: one antialiased resize and a crop.
+
+    size  (width, height) of the image on disk, where it was decoded at a reduced scale and pixels must lie where
+          ``frame_of`` says
 
     The same for validation, test, prediction and export; the network itself normalises.
     """
-    in_size = (image.shape[1], image.shape[0])
-    if preprocessing.fit == "squash":
-        matrix = geometry.squash(in_size, preprocessing.input_size)
-    else:
-        matrix = geometry.center_crop(in_size, preprocessing.input_size, preprocessing.crop_fraction)
+    decoded = (image.shape[1], image.shape[0])
+    matrix = _placement(size or decoded, preprocessing)
+    if size is not None and size != decoded:
+        matrix = geometry.compose(geometry.squash(decoded, size), matrix)
     return warp_image(image, matrix, preprocessing.input_size)
+
+
+def frame_of(size: geometry.Size, preprocessing: Preprocessing) -> Frame:
+    """How ``prepare`` places an image whose size on disk is (width, height)."""
+    return Frame(size=size, matrix=_placement(size, preprocessing), input_size=preprocessing.input_size)
+
+
+def _placement(size: geometry.Size, preprocessing: Preprocessing) -> geometry.Matrix:
+    match preprocessing.fit:
+        case "squash":
+            return geometry.squash(size, preprocessing.input_size)
+        case "letterbox":
+            return geometry.letterbox(size, preprocessing.input_size)
+        case "center crop":
+            return geometry.center_crop(size, preprocessing.input_size, preprocessing.crop_fraction)
 
 
 def training_source(image: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
@@ -60,7 +78,7 @@ class ImageStore:
 
     def keep(self, record: Record, decoded: np.ndarray) -> None:
         """Called with each freshly decoded image, from any thread."""
-        self._put("prepared", record, prepare(decoded, self.preprocessing))
+        self._put("prepared", record, prepare(decoded, self.preprocessing, record.size))
         if self.keep_sources and record.split != "test":
             self._put("source", record, training_source(decoded, self.preprocessing))
 
@@ -68,7 +86,8 @@ class ImageStore:
         """uint8 [h, w, 3] of the preprocessing's input size. Raises ImageError."""
         kept = self._kept.get(("prepared", record.id))
         if kept is None:
-            kept = prepare(decode(record.path, min_side=self.preprocessing.decode_min_side), self.preprocessing)
+            image = decode(record.path, min_side=self.preprocessing.decode_min_side)
+            kept = prepare(image, self.preprocessing, record.size)
             self._put("prepared", record, kept)
         return kept
 
@@ -80,6 +99,11 @@ class ImageStore:
             kept = training_source(image, self.preprocessing)
             self._put("source", record, kept)
         return kept
+
+    def frame(self, record: Record) -> Frame:
+        """How the prepared pixels of a record came about; its size must be known."""
+        assert record.size is not None, record.id
+        return frame_of(record.size, self.preprocessing)
 
     def forget_sources(self, ids: Mapping[str, object] | set[str]) -> None:
         """Free the training sources of images that turned out to be for validation or test."""

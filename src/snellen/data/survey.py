@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, ImageError
-from snellen.core.record import LeftOut, Listing, Record, Split
+from snellen.core.record import BACKGROUND, LeftOut, Listing, Record, Split
 from snellen.data import formats, samples, scan_cache
 from snellen.data.duplicates import Duplicate, find_duplicates
 from snellen.data.folds import take_fold
 from snellen.data.groups import find_groups
 from snellen.data.image import read_header
 from snellen.data.manifest import Manifest
+from snellen.data.marked import with_marks
 from snellen.data.scan import ImageFacts, Keep, scan, worthwhile_threads
 from snellen.data.split import split
 
@@ -50,13 +51,16 @@ class Survey:
 
 def read_listing(config: Config, cache: Path, console: Console | None = None) -> tuple[str, Listing]:
     """The data's short name, and what its format found; ``console`` is told a sample's licence. Raises DataError."""
-    multi_label = {"auto": None, "multilabel": True}.get(config.task, False)
+    multi_label = {"classification": False, "multilabel": True, "regression": False}.get(config.task)
     numeric = {"auto": None, "regression": True}.get(config.task, False)
+    marks = formats.Marks(void=config.void_values, outlines=config.outlines, origin=config.box_origin)
     if config.data.startswith(SAMPLE_PREFIX):
         name = config.data.removeprefix(SAMPLE_PREFIX)
         folder = samples.sample(name, cache, console)
-        return name, formats.read(folder, multi_label=multi_label, numeric=numeric)
-    listing = formats.read(config.data, images=config.images, multi_label=multi_label, numeric=numeric)
+        return name, formats.read(folder, multi_label=multi_label, numeric=numeric, marks=marks)
+    listing = formats.read(config.data, images=config.images, multi_label=multi_label, numeric=numeric, marks=marks)
+    if config.task == "segmentation" and listing.marks_objects:  # what no object covers is a class as well
+        listing = replace(listing, classes=(BACKGROUND, *(name for name in listing.classes if name != BACKGROUND)))
     return Path(config.data).resolve().stem, listing
 
 
@@ -65,6 +69,10 @@ def task_of(config: Config, listing: Listing) -> str:
         return config.task
     if listing.numeric:
         return "regression"
+    if listing.marks_objects:
+        return "detection"
+    if listing.has_masks:
+        return "segmentation"
     return "multilabel" if listing.multi_label else "classification"
 
 
@@ -129,6 +137,7 @@ def survey(
         classes=listing.classes,
         multi_label=listing.multi_label,
     )
+    manifest = with_marks(manifest, records, workers)
     if config.folds is not None and config.fold is not None:
         manifest = take_fold(manifest, config.folds, config.fold, config.seed)
     return Survey(

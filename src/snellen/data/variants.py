@@ -8,15 +8,16 @@ everything that moves pixels, a policy's operations on colours, the colours, blu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snellen.core.geometry import Size
+from snellen.core.geometry import Matrix, Size
 from snellen.data.augment import Augmentation
 from snellen.data.colours import draw_colours, erase, erase_batch, recolour, recolour_batch
 from snellen.data.effects import add_noise, blur, draw_effects
-from snellen.data.elastic import elastic_fields
+from snellen.data.elastic import ElasticField, elastic_fields
 from snellen.data.placement import Fit, geometry
 from snellen.data.policies import policy_colours, policy_steps
 from snellen.data.warp import Pixels, warp_batch, warp_image
@@ -25,15 +26,34 @@ if TYPE_CHECKING:
     import torch
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the pixels of a variant came from: the image through ``matrix`` [3, 3], then through ``field``."""
+
+    matrix: Matrix
+    field: ElasticField | None
+
+
+def place(
+    settings: Augmentation, seed: int, epoch: int, sample_id: str, in_size: Size, size: Size, *, fit: Fit = "crop"
+) -> Placed:
+    """How an image of ``in_size`` is brought to ``size``: what moves its annotations as well."""
+    key = (seed, epoch, [sample_id])
+    matrix = geometry(settings, *key, in_size, size, fit=fit)[0]
+    return Placed(matrix, elastic_fields(settings.elastic, *key, size)[0] if settings.elastic else None)
+
+
 def vary(
     settings: Augmentation, seed: int, epoch: int, sample_id: str, image: Pixels, size: Size, *, fit: Fit = "crop"
 ) -> Pixels:
     """image uint8 [H, W, 3] -> its variant uint8 [height, width, 3] of ``size``."""
-    ids = [sample_id]
-    key = (seed, epoch, ids)
-    matrix = geometry(settings, *key, (image.shape[1], image.shape[0]), size, fit=fit)[0]
-    field = elastic_fields(settings.elastic, *key, size)[0] if settings.elastic else None
-    image = warp_image(image, matrix, size, field=field)
+    placed = place(settings, seed, epoch, sample_id, (image.shape[1], image.shape[0]), size, fit=fit)
+    return repaint(settings, seed, epoch, sample_id, warp_image(image, placed.matrix, size, field=placed.field))
+
+
+def repaint(settings: Augmentation, seed: int, epoch: int, sample_id: str, image: Pixels) -> Pixels:
+    """Everything that moves no pixel: a policy's operations, the colours, blur, noise, the blanked square."""
+    key = (seed, epoch, [sample_id])
     image = policy_colours(policy_steps(settings, *key)[0], image)
     colours = draw_colours(*key)[0]
     image = recolour(settings, colours, image)

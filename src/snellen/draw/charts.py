@@ -224,21 +224,30 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:.1f}"
 
 
-def histogram(title: str, caption: str, counts: Sequence[float], edges: Sequence[float], *, x_label: str) -> Chart:
-    """``counts[i]`` images between ``edges[i]`` and ``edges[i + 1]``. Raises ValueError for lengths that disagree."""
+def histogram(
+    title: str,
+    caption: str,
+    counts: Sequence[float],
+    edges: Sequence[float],
+    *,
+    x_label: str,
+    y_label: str = "images",
+) -> Chart:
+    """``counts[i]`` images between ``edges[i]`` and ``edges[i + 1]``, or of what ``y_label`` says. Raises ValueError
+    for lengths that disagree."""
     if len(edges) != len(counts) + 1:
         raise ValueError(f"{len(counts)} counts need {len(counts) + 1} edges, got {len(edges)}")
     with figure(WIDTH, 200) as (canvas, axes):
         widths = np.diff(np.asarray(edges, float))
         axes.bar(edges[:-1], counts, width=widths, align="edge", color=SERIES[0], edgecolor=ON_HEAT, linewidth=0.3)
-        axes.set(xlabel=legible(x_label, 40), ylabel="images")
+        axes.set(xlabel=legible(x_label, 40), ylabel=y_label)
         _whole_numbers(axes.yaxis)
         axes.grid(axis="y")
         rows = [
             [f"{low:.4g} to {high:.4g}", _count(count)]
             for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True)
         ]
-        return finish(canvas, title=title, caption=caption, header=(x_label, "images"), rows=rows)
+        return finish(canvas, title=title, caption=caption, header=(x_label, y_label), rows=rows)
 
 
 def heatmap(title: str, caption: str, counts: NDArray[Any], names: Sequence[str]) -> Chart:

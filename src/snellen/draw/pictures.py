@@ -28,7 +28,7 @@ def thumbnail(picture: Picture, max_side: int, *, quality: int = 80) -> bytes:
 
     The same picture gives the same bytes, so that copies can be told by their content.
     """
-    small = _rgb(picture)
+    small = rgb(picture)
     small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
     written = io.BytesIO()
     small.save(written, "WEBP", quality=quality, method=4)
@@ -43,36 +43,36 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[str], 
     """
     if not images or len(images) != len(captions):
         raise ImageError(f"a contact sheet needs a caption for each image, got {len(images)} and {len(captions)}")
-    tiles = [_enlarged(_rgb(image), 96) for image in images]
+    tiles = [enlarged(rgb(image), 96) for image in images]
     width = max(tile.width for tile in tiles)
     height = max(tile.height for tile in tiles)
     columns = max(1, min(columns, len(tiles)))
     num_rows = -(-len(tiles) // columns)
     step_x, step_y = width + _GAP, height + _CAPTION_SIZE + 2 * _GAP
     sheet = Image.new("RGB", (columns * step_x + _GAP, num_rows * step_y + _GAP), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font(_CAPTION_SIZE)
+    pen, letters = ImageDraw.Draw(sheet), font(_CAPTION_SIZE)
     for i, (tile, caption) in enumerate(zip(tiles, captions, strict=True)):
         left, top = _GAP + (i % columns) * step_x, _GAP + (i // columns) * step_y
         sheet.paste(tile, (left + (width - tile.width) // 2, top + (height - tile.height) // 2))
-        pen.text((left, top + height + 4), _fitted(pen, caption, font, width), font=font, fill=_INK)
+        pen.text((left, top + height + 4), _fitted(pen, caption, letters, width), font=letters, fill=_INK)
     return sheet
 
 
 def draw_label(image: Picture, text: str) -> Image.Image:
     """``image`` with ``text`` on a strip below it: nothing of the image is covered. Small images are enlarged."""
-    picture = _enlarged(_rgb(image), 160)
+    picture = enlarged(rgb(image), 160)
     size = max(14, round(picture.width / 24))
-    font = _font(size)
+    letters = font(size)
     labelled = Image.new("RGB", (picture.width, picture.height + 2 * size), _PAPER)
     labelled.paste(picture, (0, 0))
     pen = ImageDraw.Draw(labelled)
-    line = _fitted(pen, text, font, picture.width - size)
-    pen.text((size // 2, picture.height + size), line, font=font, fill=_INK, anchor="lm")
+    line = _fitted(pen, text, letters, picture.width - size)
+    pen.text((size // 2, picture.height + size), line, font=letters, fill=_INK, anchor="lm")
     return labelled
 
 
 @cache
-def _font(size: int) -> Any:
+def font(size: int) -> Any:
     """DejaVu Sans, which lies beside matplotlib and has Greek, Cyrillic and arrows; else Pillow's own (Latin)."""
     matplotlib = find_spec("matplotlib")  # found, not imported: that takes seconds
     if matplotlib is not None and matplotlib.origin is not None:
@@ -82,23 +82,24 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _rgb(picture: Picture) -> Image.Image:
+def rgb(picture: Picture) -> Image.Image:
     """A copy in RGB."""
     if isinstance(picture, Image.Image):
         return picture.convert("RGB") if picture.mode != "RGB" else picture.copy()
     return Image.fromarray(np.ascontiguousarray(picture))
 
 
-def _enlarged(picture: Image.Image, side: int) -> Image.Image:
+def enlarged(picture: Image.Image, side: int) -> Image.Image:
+    """By a whole factor, until the longer side has ``side`` pixels."""
     factor = -(-side // max(picture.size))
     return picture if factor <= 1 else picture.resize((picture.width * factor, picture.height * factor), 0)
 
 
-def _fitted(pen: ImageDraw.ImageDraw, text: str, font: Any, width: int) -> str:
+def _fitted(pen: ImageDraw.ImageDraw, text: str, letters: Any, width: int) -> str:
     """As much of ``text`` as fits into ``width`` pixels."""
     line = legible(text, 200)
     length = len(line)
-    while length > 1 and pen.textlength(line, font) > width:
-        length = min(length - 1, int(length * width / pen.textlength(line, font)) + 1)
+    while length > 1 and pen.textlength(line, letters) > width:
+        length = min(length - 1, int(length * width / pen.textlength(line, letters)) + 1)
         line = legible(text, length)
     return line

@@ -124,7 +124,9 @@ class EfficientNetLite0(nn.Module):
         """
         twin = copy.deepcopy(self).eval()
         for module in list(twin.modules()):
-            for conv_name, norm_name in next((names for kind, names in _FOLDED.items() if isinstance(module, kind)), ()):
+            for conv_name, norm_name in next(
+                (names for kind, names in _FOLDED.items() if isinstance(module, kind)), ()
+            ):
                 norm = getattr(module, norm_name, None)  # the head may have been taken off
                 if isinstance(norm, nn.BatchNorm2d):
                     setattr(module, conv_name, fuse_conv_bn_eval(getattr(module, conv_name), norm))

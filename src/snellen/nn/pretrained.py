@@ -18,6 +18,7 @@ EMBEDDED_SOURCE = "ImageNet-1k weights inside the package efficientnet-lite0-pyt
 EMBEDDED_LICENSE = "Apache-2.0"
 _EMBEDDED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _CLASSIFIERS = ("classifier.", "head.fc.", "fc.", "head.")
+_POOLING = ("conv_head", "bn2", "classifier")  # layers of EfficientNet-Lite0 behind its last map
 _REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage of EfficientNet-Lite0
 
 
@@ -33,7 +34,9 @@ def load_embedded(backbone: nn.Module) -> Provenance:
         )
     state = rename_lite0(read_state_dict(path))
     if not hasattr(backbone, "conv_head"):  # what pools is not there
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(("conv_head", "bn2", "classifier"))}
+        state = {
+            name: tensor for name, tensor in state.items() if not name.startswith(("conv_head", "bn2", "classifier"))
+        }
     fit_weights(backbone, state, path)
     return Provenance(EMBEDDED_SOURCE, EMBEDDED_LICENSE)
 

@@ -63,6 +63,7 @@ def data_parts(source: Source) -> dict[str, Any]:
         "name": source.name,
         "task": source.task,
         "words": words_of(source.task),
+        "dense": source.dense,
         "num_classes": len(source.classes),
         "num_images": len(source.rows),
         "split_sizes": {SPLIT_NAMES[split]: size for split, size in source.split_sizes.items()},

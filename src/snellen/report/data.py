@@ -11,6 +11,7 @@ from markupsafe import Markup
 from snellen.core.estimate import amount
 from snellen.draw.chart import Chart
 from snellen.draw.charts import bars
+from snellen.draw.dots import dots
 from snellen.draw.scatter import shares
 from snellen.report.album import EXAMPLES_BYTES, SHEET_BYTES, Album
 from snellen.report.source import Source
@@ -19,7 +20,8 @@ from snellen.report.wording import SPLIT_NAMES, counted
 MAX_LEFT_OUT = 100  # files named
 MAX_REASONS = 12
 MAX_EXAMPLE_CLASSES = 40
-MAX_EXAMPLES = 6  # of a class
+MAX_EXAMPLES, MAX_SCENES = 6, 3  # of a class; scenes are larger pictures
+_SIDE, _SCENE_SIDE = 160, 400  # pixels
 _EXAMPLE = re.compile(r"example-(\d+)-(\d+)\.(?:jpg|jpeg|png|webp)")
 
 
@@ -44,8 +46,8 @@ def target_charts(source: Source) -> list[Chart]:
     """How often each class is there, or how the numbers to be predicted are spread, in each split."""
     values = source.summary.get("values") or {}
     if not values:
-        drawn = class_chart(source)
-        return [] if drawn is None else [drawn]
+        drawn = (object_chart(source), pixel_chart(source), class_chart(source))
+        return [chart for chart in drawn if chart is not None]
     charts = []
     for name, spread in values.items():
         medians = ", ".join(f"{SPLIT_NAMES.get(side, side)} {amount(each)}" for side, each in spread["medians"].items())
@@ -55,11 +57,39 @@ def target_charts(source: Source) -> list[Chart]:
     return charts
 
 
+def object_chart(source: Source) -> Chart | None:
+    """Objects of each class in each split; None where objects are not marked."""
+    objects = source.summary.get("objects") or {}
+    if not objects:
+        return None
+    rows = objects["classes"]
+    sides = [side for side in source.split_sizes if any(side in row for row in rows)]
+    counts = {SPLIT_NAMES.get(side, side): {row["name"]: row.get(side, 0) for row in rows} for side in sides}
+    totals = [row["total"] for row in rows] or [0]
+    caption = (
+        f"{counted(objects['total'], 'object')}. The most common class has {max(totals):,}, the rarest {min(totals):,}."
+    )
+    return bars("Objects per class", caption, counts, x_label="objects")
+
+
+def pixel_chart(source: Source) -> Chart | None:
+    """What share of the pixels each class has in each split; None where there are no masks."""
+    pixels = source.summary.get("pixels") or {}
+    if not pixels:
+        return None
+    rows = sorted(pixels["classes"], key=lambda row: -max((row.get(side, 0) for side in source.split_sizes), default=0))
+    sides = [side for side in source.split_sizes if any(row.get(side) for row in rows)]
+    values = {SPLIT_NAMES.get(side, side): {row["name"]: row.get(side, 0.0) for row in rows} for side in sides}
+    looked = "" if pixels["looked_at"] == pixels["total"] else f" Of {pixels['looked_at']:,} masks that were looked at."
+    caption = f"Of those that are not void, which {100 * pixels['void']:.1f} % are.{looked}"
+    return dots("Pixels by class", caption, values, x_label="share of the pixels", about="class") if sides else None
+
+
 def class_chart(source: Source) -> Chart | None:
     """Images of each class in each split; None when the folder lists no images."""
     counts: dict[str, Counter[str]] = {split: Counter() for split in source.split_sizes}
     for row in source.rows:
-        counts[row.get("split") or "all"].update(row.get("labels") or ["(no label)"])
+        counts[row.get("split") or "all"].update(row.get("labels") or ["(nothing)" if source.dense else "(no label)"])
     if not counts:
         return None
     for split in counts.values():
@@ -98,7 +128,8 @@ def examples(source: Source) -> list[Examples]:
     album = Album(source.folder / "pictures", EXAMPLES_BYTES)
     found = []
     for index, names in sorted(files.items())[:MAX_EXAMPLE_CLASSES]:
-        pictures = [album.fresh(name, 160) for name in names[:MAX_EXAMPLES]]
+        most, side = (MAX_SCENES, _SCENE_SIDE) if source.dense else (MAX_EXAMPLES, _SIDE)
+        pictures = [album.fresh(name, side) for name in names[:most]]
         shown = tuple(picture for picture in pictures if picture is not None)
         if shown and index < len(source.classes):
             order = ", from the least to the most" if source.summary.get("values") else ""

@@ -10,14 +10,14 @@ from markupsafe import Markup
 
 from snellen.core.errors import RunError
 from snellen.draw.chart import Chart
-from snellen.report.album import MISTAKES_BYTES, Album
+from snellen.report.album import MISTAKES_BYTES, SCENES_BYTES, Album
 from snellen.report.source import Json, Source
 from snellen.report.wording import SPLIT_NAMES, Reading, confidence, metric_meaning, metric_name, reading, words_of
 from snellen.tasks.base import create_task
 
-MAX_MISTAKES = 24
+MAX_MISTAKES, MAX_SCENES = 24, 12  # scenes are large pictures
 MAX_CLASS_ROWS = 100
-SELDOM_READ = ("_micro", "_weighted")
+SELDOM_READ = ("_micro", "_weighted", "mar1", "mar10", "mar_small", "mar_medium", "mar_large")
 _NO_READING = Reading("–", "", "")
 
 
@@ -150,10 +150,10 @@ def class_table(source: Source) -> ClassTable | None:
 
 
 def mistakes(source: Source) -> list[Mistake]:
-    """The most confident or the largest first, at most 24."""
-    album = Album(source.folder / "pictures", MISTAKES_BYTES)
+    """The most confident or the largest first, at most 24; of large pictures 12, as many as there is room for."""
+    album = Album(source.folder / "pictures", SCENES_BYTES if source.dense else MISTAKES_BYTES)
     found = []
-    for fields in (source.results.get("mistakes") or ())[:MAX_MISTAKES]:
+    for fields in (source.results.get("mistakes") or ())[: MAX_SCENES if source.dense else MAX_MISTAKES]:
         picture = fields.get("picture")
         found.append(
             Mistake(
@@ -161,15 +161,15 @@ def mistakes(source: Source) -> list[Mistake]:
                 truth=_label(fields.get("truth")),
                 predicted=_label(fields.get("predicted")),
                 sure=_sure(fields),
-                picture=album.picture(str(picture), 240) if picture else None,
+                picture=album.picture(str(picture), 1056 if source.dense else 240) if picture else None,
             )
         )
-    return found
+    return [each for each in found if each.picture is not None] or found if album.refused else found
 
 
 def _sure(fields: Mapping[str, Any]) -> str:
     if fields.get("off") is not None:
-        return f"off by {fields['off']}"
+        return f"{fields['off']} {fields['unit']}" if "unit" in fields else f"off by {fields['off']}"
     return "" if fields.get("confidence") is None else confidence(float(fields["confidence"]))
 
 

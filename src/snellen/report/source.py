@@ -13,6 +13,7 @@ from snellen.core.errors import RunError
 from snellen.core.finding import SEVERITIES, Finding
 from snellen.core.record import SPLITS
 from snellen.core.run import RunFolder
+from snellen.tasks.base import is_dense
 
 Json = Mapping[str, Any]
 
@@ -53,6 +54,11 @@ class Source:
     @property
     def task(self) -> str:
         return str(self.data.get("task") or self.choices.get("task") or "")
+
+    @property
+    def dense(self) -> bool:
+        """Whether answers are about places in the image, so that pictures of them must be large."""
+        return bool(self.task) and is_dense(self.task)
 
     @cached_property
     def classes(self) -> tuple[str, ...]:

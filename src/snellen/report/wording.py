@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from snellen.core.estimate import Estimate, is_share, told
+from snellen.core.estimate import Estimate, is_fraction, is_share, told
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test", "out-of-fold": "out-of-fold", "all": "all"}
 
@@ -38,6 +38,31 @@ METRICS = {
     "rmse": ("Root mean squared error", "as the mean absolute error, but large errors weigh more: lower is better"),
     "median_absolute_error": ("Median absolute error", "half of the images are nearer than this: lower is better"),
     "bias": ("Bias", "predicted less true, on average: 0 is right"),
+    "map": ("mAP", "area below precision over recall, mean of the classes and of IoU 0.50 to 0.95 (COCO)"),
+    "map50": ("mAP at IoU 0.5", "the same where half of the overlap is enough"),
+    "map75": ("mAP at IoU 0.75", "the same where boxes must fit well"),
+    "map_small": ("mAP of small objects", "below 32 x 32 pixels of the image"),
+    "map_medium": ("mAP of medium objects", "from 32 x 32 to 96 x 96 pixels"),
+    "map_large": ("mAP of large objects", "above 96 x 96 pixels"),
+    "mar1": ("Recall with 1 answer", "mean over IoU, with the best answer of a class in an image alone"),
+    "mar10": ("Recall with 10 answers", "with ten of a class in an image"),
+    "mar100": ("Recall with 100 answers", "with a hundred of a class in an image"),
+    "mar_small": ("Recall of small objects", "with a hundred answers"),
+    "mar_medium": ("Recall of medium objects", "with a hundred answers"),
+    "mar_large": ("Recall of large objects", "with a hundred answers"),
+    "ap": ("AP", "area below precision over recall, mean of IoU 0.50 to 0.95"),
+    "ap50": ("AP at IoU 0.5", "the same where half of the overlap is enough"),
+    "froc": ("FROC", "mean recall at 1/8 to 8 false alarms an image"),
+    "matched_iou": ("IoU of matched boxes", "how well boxes fit that are right"),
+    "mean_iou": ("Mean IoU", "overlap of predicted and true pixels of a class over both, mean of the classes"),
+    "mean_dice": ("Mean Dice", "twice the overlap over the sum of both, mean of the classes"),
+    "pixel_accuracy": ("Pixel accuracy", "share of pixels that are named rightly"),
+    "mean_class_accuracy": ("Class accuracy", "share of a class's pixels that are found, mean of the classes"),
+    "frequency_weighted_iou": ("Weighted IoU", "IoU, each class counting by its pixels"),
+    "boundary_iou": ("Boundary IoU", "IoU of the pixels near outlines alone, mean of the classes"),
+    "image_iou": ("IoU by image", "mean IoU of each image, mean of the images"),
+    "iou": ("IoU", "overlap of predicted and true pixels over both"),
+    "dice": ("Dice", "twice the overlap over the sum of both"),
     "pearson": ("Correlation", "of predicted and true (Pearson): 1 is a straight line, whatever its slope"),
     "spearman": ("Rank correlation", "of predicted and true (Spearman): 1 is the right order"),
 }
@@ -68,8 +93,27 @@ _WORDS = {
         taken_for="predicted",
         fed_note="If you could not guess the number from these, neither can the model.",
         predicts="say the number of each image",
-    )
+    ),
+    "detection": Words(
+        guessing="Never anything",
+        mistakes="The images with most errors",
+        mistakes_note="Truth on the left, prediction on the right. Look for objects that nobody marked first: they are "
+        "often among these.",
+        taken_for="predicted",
+        fed_note="Boxes must lie on their objects here: if they do not, they are read wrongly.",
+        predicts="find the objects in each image",
+    ),
+    "segmentation": Words(
+        guessing="Always the most common class",
+        mistakes="The images with the lowest IoU",
+        mistakes_note="Truth on the left, prediction on the right. Look for wrong masks first: they are often among "
+        "these.",
+        taken_for="predicted",
+        fed_note="Classes must lie on their objects here: if they do not, masks are read wrongly.",
+        predicts="name the class of each pixel",
+    ),
 }
+_WORDS["instances"] = replace(_WORDS["detection"], predicts="find and outline the objects in each image")
 
 
 def words_of(task: str) -> Words:
@@ -119,7 +163,8 @@ def reading(metric: str, fields: Mapping[str, Any]) -> Reading:
         interval = "" if low is None or high is None else _span(percent(low, estimate.n), percent(high, estimate.n))
         return Reading(value, interval, n, estimate.value, low, high)
     interval = "" if low is None or high is None else f"{told(metric, low)} to {told(metric, high)}"
-    return Reading(told(metric, estimate.value), interval, n)
+    bar = (estimate.value, low, high) if is_fraction(metric) else (None, None, None)
+    return Reading(told(metric, estimate.value), interval, n, *bar)
 
 
 def _span(low: str, high: str) -> str:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.estimate import Estimate
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from snellen.core.finding import Check
+    from snellen.core.geometry import Size
     from snellen.core.plan import Plan
-    from snellen.core.sample import Batch
+    from snellen.core.sample import Batch, Frame
+    from snellen.data.elastic import ElasticField
     from snellen.draw.chart import Chart
+    from snellen.nn.catalog import Provenance
 
 TargetT = TypeVar("TargetT")
 AnyTargetT = TypeVar("AnyTargetT", contravariant=True)
@@ -29,6 +32,8 @@ TASKS: dict[str, str] = {
     "classification": "snellen.tasks.classification.task:Classification",
     "multilabel": "snellen.tasks.classification.task:MultiLabel",
     "regression": "snellen.tasks.regression.task:Regression",
+    "detection": "snellen.tasks.detection.task:Detection",
+    "segmentation": "snellen.tasks.segmentation.task:Segmentation",
 }
 
 
@@ -54,6 +59,9 @@ class Task(ABC, Generic[TargetT]):
     headline  the metric, higher is better, that picks the best checkpoint and heads the report
     loss_names  what ``plan.loss`` may be, the usual one first
     parts_classes   whether images have classes, which ``fit_svm`` can tell apart
+    dense     whether answers are about places in the image. Targets then lie in the pixels of the image on disk and
+              move with it, batches have frames, and nothing linear stands on pooled features: no probe, no SVM
+    architectures   what ``plan.architecture`` may be, the usual one first; empty: a linear head
     trivial_answer  what ``majority`` says of every image, as in "always giving ..."
     decision  turns probabilities into decisions: where images have one class, a factor on each class's probability
               before the largest is taken; where they have any number of labels, the threshold of each. Empty: no
@@ -64,6 +72,8 @@ class Task(ABC, Generic[TargetT]):
     headline: ClassVar[str]
     loss_names: ClassVar[tuple[str, ...]]
     parts_classes: ClassVar[bool] = False
+    dense: ClassVar[bool] = False
+    architectures: ClassVar[tuple[str, ...]] = ()
     trivial_answer: ClassVar[str] = "the most frequent answer"
 
     def __init__(self, classes: Sequence[str], decision: Sequence[float] = ()) -> None:
@@ -71,15 +81,31 @@ class Task(ABC, Generic[TargetT]):
         if self.decision and len(self.decision) != len(self.classes):
             raise ValueError(f"a decision needs a number for each of {len(classes)} classes, got {len(decision)}")
 
+    def configured(self, plan: Plan) -> Self:
+        """This task with what ``plan`` says of how it answers, beside the classes."""
+        return self
+
     # --- data
 
     @abstractmethod
     def target(self, record: Record) -> TargetT:
         """The truth that ``record`` states. Raises DataError when it states none of this kind."""
 
-    def warp(self, target: TargetT, matrix: np.ndarray, size: tuple[int, int]) -> TargetT:
-        """``target`` after ``matrix`` [3, 3] warped its image to ``size``. Labels of whole images do not move."""
+    def warp(self, target: TargetT, matrix: np.ndarray, size: Size, field: ElasticField | None = None) -> TargetT:
+        """``target`` after ``matrix`` [3, 3], and then ``field``, brought its image to ``size``.
+
+        Labels of whole images do not move.
+        """
         return target
+
+    def nothing(self, like: TargetT) -> TargetT:
+        """The target of an image of the same size that shows nothing; only where answers are about places."""
+        raise TypeError(f"the task '{self.name}' does not answer about places")
+
+    def overlay(self, own: TargetT, other: TargetT, region: tuple[int, int, int, int]) -> TargetT:
+        """``own`` after a region (x0, y0, x1, y1) of its image was covered by the same region of ``other``'s; as
+        ``nothing``."""
+        raise TypeError(f"the task '{self.name}' does not answer about places")
 
     def target_scale(self, train: Sequence[TargetT]) -> dict[str, Any]:
         """``target_mean`` and ``target_std`` of the plan, for targets that have a scale; else nothing."""
@@ -89,11 +115,29 @@ class Task(ABC, Generic[TargetT]):
 
     @abstractmethod
     def build_model(self, plan: Plan) -> nn.Module:
-        """The network, its weights still random: images [n, 3, h, w] with values 0..255 -> raw outputs."""
+        """The network, its weights still random: images [n, 3, h, w] with values 0..255 -> raw outputs.
+
+        Its parts are ``normalize``, ``backbone`` and ``head``: all that learns is in one of the last two.
+        """
+
+    def load_weights(self, model: nn.Module, plan: Plan) -> Provenance:
+        """Fill the backbone of ``model`` with the weights that ``plan`` names. Raises WeightsError."""
+        from snellen.nn.backbone import load_pretrained
+
+        backbone = model.get_submodule("backbone")
+        return load_pretrained(backbone, plan.model, file=plan.weights, pretrained=plan.pretrained)
+
+    def check_loss(self, loss: str) -> None:
+        """Raises ConfigError when the task cannot minimise ``loss``."""
+        if loss not in self.loss_names:
+            raise ConfigError(
+                f"loss = '{loss}' does not fit the task '{self.name}': use {' or '.join(self.loss_names)}"
+            )
 
     @abstractmethod
     def criterion(self, outputs: Any, batch: Batch[TargetT], plan: Plan) -> dict[str, Tensor]:
-        """Named loss terms, scalars; the loop minimises their sum."""
+        """Named loss terms, scalars; the loop minimises their sum. Where the network itself computes them, ``losses``
+        and ``assess`` do not come here."""
 
     def losses(self, model: nn.Module, batch: Batch[TargetT], plan: Plan) -> dict[str, Tensor]:
         """A training step's forward pass. Models that compute their loss inside ``forward`` override it."""
@@ -111,7 +155,7 @@ class Task(ABC, Generic[TargetT]):
     ) -> tuple[dict[str, Tensor], Sequence[TargetT]]:
         """Losses and predictions from one forward pass, for validation."""
         outputs = model(batch.images)
-        return self.criterion(outputs, batch, plan), self.decode(outputs)
+        return self.criterion(outputs, batch, plan), self.decode(outputs, batch.frames)
 
     def fit_probe(
         self, features: Tensor, targets: Sequence[TargetT], groups: Sequence[str], plan: Plan
@@ -129,6 +173,10 @@ class Task(ABC, Generic[TargetT]):
         """As ``fit_probe``, by a linear support vector machine; only where the task ``parts_classes``."""
         raise TypeError(f"the task '{self.name}' has no classes for a support vector machine to part")
 
+    def class_sizes(self, targets: Sequence[TargetT]) -> Sequence[float] | None:
+        """How much there is of each class, where the loss can weigh classes by it: pixels. None elsewhere."""
+        return None
+
     def numbers(self, targets: Sequence[TargetT]) -> Tensor | None:
         """float32 [n, k] for least squares to aim at: ``decode`` gives ``targets`` back. None as in ``fit_probe``."""
         return None
@@ -136,8 +184,9 @@ class Task(ABC, Generic[TargetT]):
     # --- results
 
     @abstractmethod
-    def decode(self, outputs: Any) -> Sequence[TargetT]:
-        """Raw outputs -> one prediction an image, with scores."""
+    def decode(self, outputs: Any, frames: Sequence[Frame] = ()) -> Sequence[TargetT]:
+        """Raw outputs -> one prediction an image, with scores; places in the pixels of the images on disk where
+        ``frames`` say how these became the input, else in those of the input."""
 
     @abstractmethod
     def metrics(self) -> Metrics[TargetT]: ...
@@ -145,6 +194,13 @@ class Task(ABC, Generic[TargetT]):
     @abstractmethod
     def majority(self, train: Sequence[TargetT], num: int) -> Sequence[TargetT]:
         """What the trivial baseline predicts for ``num`` images: the same for each, learnt from ``train`` alone."""
+
+    def fit_decision(
+        self, predicted: Sequence[TargetT], truth: Sequence[TargetT]
+    ) -> tuple[tuple[float, ...], str] | None:
+        """The ``decision`` that serves best on validation images, and a sentence about it; None where the rule of the
+        task needs none, or is fitted by train/decision.py."""
+        return None
 
     @abstractmethod
     def mistakes(self, predicted: Sequence[TargetT], truth: Sequence[TargetT], limit: int) -> list[dict[str, Any]]:
@@ -174,6 +230,10 @@ class Task(ABC, Generic[TargetT]):
     def draw(self, image: np.ndarray, target: TargetT) -> Image.Image:
         """The image uint8 [H, W, 3] with the target drawn on it."""
 
+    def draw_mistake(self, image: np.ndarray, truth: TargetT, predicted: TargetT) -> Image.Image | None:
+        """Truth and prediction beside each other; None where words are enough."""
+        return None
+
     def charts(self, arrays: Mapping[str, np.ndarray]) -> list[Chart]:
         """Pictures of the results, from what ``arrays`` wrote."""
         return []
@@ -185,8 +245,17 @@ class Task(ABC, Generic[TargetT]):
 
 def create_task(name: str, classes: Sequence[str], decision: Sequence[float] = ()) -> Task[Any]:
     """Raises ConfigError for an unknown name, with the nearest known one. ``decision`` as in Task."""
+    return _kind(name)(classes, decision)
+
+
+def is_dense(name: str) -> bool:
+    """Whether the task of that name answers about places in the image. Raises ConfigError as ``create_task``."""
+    return _kind(name).dense
+
+
+def _kind(name: str) -> type[Task[Any]]:
     if name not in TASKS:
         raise ConfigError(f"task = '{name}' is not known{did_you_mean(name, TASKS)}")
     module, _, attribute = TASKS[name].partition(":")
-    task: Task[Any] = getattr(import_module(module), attribute)(classes, decision)
-    return task
+    kind: type[Task[Any]] = getattr(import_module(module), attribute)
+    return kind

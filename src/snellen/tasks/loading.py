@@ -31,7 +31,7 @@ def load_model(checkpoint: Checkpoint, *, device: str = "auto") -> LoadedModel:
     from snellen.nn.placement import to_layout
 
     plan = replace(checkpoint.plan, device=choose_device(device), threads=available_cores())
-    task = create_task(plan.task, plan.classes, checkpoint.decision)
+    task = create_task(plan.task, plan.classes, checkpoint.decision).configured(plan)
     torch.set_num_threads(plan.threads)
     network: nn.Module = task.build_model(plan)
     try:

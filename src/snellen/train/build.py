@@ -15,10 +15,11 @@ from snellen.core.device import available_cores, choose_device, has_fast_bf16
 from snellen.core.plan import Plan
 from snellen.core.record import SPLITS
 from snellen.core.seeds import keyed_seed
-from snellen.data.loader import ImageSet, stack
+from snellen.data.image_sets import ImageSet
+from snellen.data.loader import stack
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, task_of
-from snellen.nn.backbone import load_pretrained
+from snellen.evaluate import places_of
 from snellen.nn.catalog import Provenance
 from snellen.nn.placement import to_layout
 from snellen.nn.precision import arithmetic, fastest, train_depthwise_in_fp32
@@ -34,7 +35,8 @@ def sides_of(survey: Survey, task: Task[Any], store: ImageStore) -> dict[str, Im
     for split in SPLITS:
         records = survey.side(split)
         if records:
-            sides[split] = ImageSet(records=records, targets=[task.target(record) for record in records], store=store)
+            targets = [task.target(record) for record in records]
+            sides[split] = ImageSet(records=records, targets=targets, store=store, places=places_of(task))
     return sides
 
 
@@ -47,6 +49,8 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
         task=task.name,
         classes=survey.manifest.classes,
         losses=task.loss_names,
+        dense=task.dense,
+        architectures=task.architectures,
         data_digest=survey.manifest.digest,
         num_train=len(train),
         channel_mean=mean,
@@ -55,6 +59,8 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
         cores=available_cores(),
     )
     scale = task.target_scale([task.target(record) for record in train])
+    if config.loss != "auto":
+        task.check_loss(config.loss)
     draft = replace(resolve(config, choice, facts), **scale)
     model, provenance = build_network(draft, task)
     seconds = _inference_seconds(
@@ -69,8 +75,7 @@ def build_network(plan: Plan, task: Task[Any]) -> tuple[nn.Module, Provenance]:
     torch.set_num_threads(plan.threads)
     torch.manual_seed(keyed_seed("weights", plan.seed))
     model = task.build_model(plan)
-    backbone = model.get_submodule("backbone")
-    provenance = load_pretrained(backbone, plan.model, file=plan.weights, pretrained=plan.pretrained)
+    provenance = task.load_weights(model, plan)
     model = to_layout(model.to(torch.device(plan.device)), plan.channels_last)
     train_depthwise_in_fp32(model)
     return model, provenance
@@ -95,7 +100,7 @@ def _inference_seconds(config: Config, model: nn.Module, plan: Plan, images: lis
     def infer(precision: str) -> Callable[[], object]:
         def once() -> object:
             with torch.inference_mode(), arithmetic(device, precision):
-                return float(model(pixels).float().sum())
+                return float(_total(model(pixels)))
 
         return once
 
@@ -114,8 +119,8 @@ def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageS
     def step(precision: str) -> Callable[[], object]:
         def once() -> object:
             with arithmetic(device, precision):
-                total = model(pixels).float().logsumexp(1).mean()
-            total.backward()
+                total = _total(model(pixels))
+            total.backward()  # type: ignore[no-untyped-call]
             return float(total.detach())
 
         return once
@@ -124,6 +129,13 @@ def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageS
     model.zero_grad()
     model.load_state_dict(before)
     return seconds
+
+
+def _total(outputs: Any) -> Tensor:
+    """One number that depends on every output, whatever the network's outputs look like."""
+    if isinstance(outputs, Tensor):
+        return outputs.float().square().mean()
+    return torch.stack([_total(each) for each in outputs]).sum()
 
 
 def _trial_images(plan: Plan) -> int:

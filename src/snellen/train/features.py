@@ -19,7 +19,8 @@ from snellen.core.checkpoint import load_tensors, save_tensors
 from snellen.core.console import Console
 from snellen.core.errors import RunError, StorageError
 from snellen.core.plan import Plan
-from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
+from snellen.data.image_sets import ImageSet
+from snellen.data.loader import EVALUATION_BATCH, evaluation_batches
 from snellen.nn.folding import for_inference
 from snellen.nn.placement import to_device
 from snellen.nn.precision import arithmetic

@@ -79,6 +79,8 @@ def settle_imbalance(
     features [n, d], records and targets are of the training images alone; without features nothing can be measured.
     Raises ConfigError when what was asked for does not fit the task.
     """
+    if task.dense:
+        return _of_places(config, plan, task, targets)
     known = scores_and_truth(task.arrays(task.majority(targets, len(targets)), targets))
     if known is None:
         if config.imbalance not in ("auto", "none"):
@@ -94,6 +96,30 @@ def settle_imbalance(
     groups = [record.unit for record in records]
     way, sentence = _measured(plan, truth, counts, features, groups)
     return replace(plan, **_WAYS[way](counts), reasons={**plan.reasons, "imbalance": sentence}), sentence
+
+
+def _of_places(config: Config, plan: Plan, task: Task[Any], targets: Sequence[Any]) -> tuple[Plan, str]:
+    """What is asked for and fits answers about places; nothing is measured beforehand, for there is no probe."""
+    if config.imbalance in ("auto", "none"):
+        return plan, ""
+    if config.imbalance == "weights":
+        sizes = task.class_sizes(targets)
+        if sizes is None:
+            raise ConfigError(f"imbalance = 'weights' does not fit the task '{task.name}': use 'oversample'")
+        changes: Changes = {"class_weights": median_frequency(sizes)}
+    elif config.imbalance == "focal" and "focal" not in task.loss_names:
+        raise ConfigError(f"imbalance = 'focal' does not fit the task '{task.name}': use 'oversample'")
+    else:
+        changes = _WAYS[config.imbalance](())
+    return replace(plan, **changes), f"Rare classes: {config.imbalance}, as asked."
+
+
+def median_frequency(sizes: Sequence[float]) -> tuple[float, ...]:
+    """A factor on the loss of each class: the median share of the classes over its own (Eigen & Fergus 2015,
+    arXiv:1411.4734). A class that is not there gets 1."""
+    shares = np.asarray(sizes, float)
+    there = shares > 0
+    return tuple(np.where(there, np.median(shares[there]) / np.where(there, shares, 1.0), 1.0).tolist())
 
 
 def _check(config: Config, task: Task[Any], truth: Array) -> None:

@@ -23,7 +23,8 @@ from snellen.core.geometry import compose, rotation, translation
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_permutation, keyed_seed
 from snellen.data.augment import Augmentation, written_out
-from snellen.data.loader import ImageSet, stack
+from snellen.data.image_sets import ImageSet
+from snellen.data.loader import stack
 from snellen.data.warp import warp_image
 from snellen.nn.precision import arithmetic
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from snellen.core.estimate import is_at_most_one, is_share, told
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_generator
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.nn.held_out import fit_linear, held_out, keyed_groups, one_thread
 from snellen.tasks.base import Task
 from snellen.train.probe import Probe, group_names

@@ -23,7 +23,8 @@ from snellen.core.estimate import Estimate
 from snellen.core.plan import Plan
 from snellen.core.sample import Batch
 from snellen.core.seeds import keyed_seed
-from snellen.data.loader import ImageSet, Variation, steps_per_epoch, training_batches
+from snellen.data.image_sets import ImageSet, Variation
+from snellen.data.loader import steps_per_epoch, training_batches
 from snellen.data.sampling import epoch_length
 from snellen.evaluate import assess, score
 from snellen.nn.ema import MovingAverage

@@ -13,12 +13,15 @@ from snellen.core.errors import ImageError
 from snellen.core.files import write_bytes
 from snellen.core.plan import Plan
 from snellen.core.run import RunFolder
-from snellen.data.loader import ImageSet, Variation, training_batches
-from snellen.draw.pictures import contact_sheet, thumbnail
+from snellen.data.image import decode
+from snellen.data.image_sets import ImageSet, Variation
+from snellen.data.loader import training_batches
+from snellen.draw.pictures import Picture, contact_sheet, thumbnail
 from snellen.nn.placement import to_device
 from snellen.tasks.base import Task
 
 _SIDE = 200  # pixels of a thumbnail
+_SCENE = 480  # pixels of the shorter side, at least, of an image on which places are drawn
 _SHEET_IMAGES = 24
 
 
@@ -29,6 +32,8 @@ def save_contact_sheet(run: RunFolder, model: nn.Module, task: Task[Any], train:
     batches.close()  # type: ignore[attr-defined]
     fed = _entering(model, to_device(batch, plan).images)
     captions = [task.caption(target) for target in batch.targets]
+    if task.dense:  # what the network is to find, where it is now
+        fed = [np.asarray(task.draw(image, target)) for image, target in zip(fed, batch.targets, strict=True)]
     if batch.mixed is not None:
         own = batch.mixed.share
         others = [task.caption(target) for target in batch.mixed.partners]
@@ -59,15 +64,20 @@ def save_mistakes(
     """pictures/mistake-<number>.webp and the entries of results.json that go with them."""
     mistakes = task.mistakes(predicted, images.targets, limit)
     for number, mistake in enumerate(mistakes):
-        record = images.records[mistake.pop("index")]
+        i = mistake.pop("index")
+        record = images.records[i]
         mistake["id"] = record.id
         mistake["picture"] = f"pictures/mistake-{number:03}.webp"
         try:
-            _save(run, f"mistake-{number:03}.webp", images.store.prepared(record))
+            drawn = None
+            if task.dense:
+                drawn = task.draw_mistake(decode(record.path, min_side=_SCENE), images.targets[i], predicted[i])
+            _save(run, f"mistake-{number:03}.webp", images.store.prepared(record) if drawn is None else drawn)
         except ImageError:  # the file went away since it was evaluated
             mistake["picture"] = None
     return mistakes
 
 
-def _save(run: RunFolder, name: str, pixels: np.ndarray) -> None:
-    write_bytes(run.pictures / name, thumbnail(pixels, _SIDE))
+def _save(run: RunFolder, name: str, picture: Picture) -> None:
+    side = _SIDE if isinstance(picture, np.ndarray) else 2 * _SCENE
+    write_bytes(run.pictures / name, thumbnail(picture, side))

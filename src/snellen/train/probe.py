@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snellen.core.console import Console
 from snellen.core.plan import Plan
 from snellen.core.sample import Batch
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.tasks.base import Task
 from snellen.train.features import frozen_features, pixel_features
 
@@ -48,6 +48,8 @@ def run_probe(
     console: Console,
 ) -> Probe | None:
     """Fit on the training side alone, predict every side. None when the task has no linear head."""
+    if task.dense:
+        return None
     together = ImageSet(
         records=[record for images in sides.values() for record in images.records],
         targets=[target for images in sides.values() for target in images.targets],

@@ -24,6 +24,7 @@ from snellen.nn.catalog import (
     plain_net,
     suggest_norm,
 )
+from snellen.train import places
 from snellen.train.schedule import UsualRates, usual_rates
 
 ValueT = TypeVar("ValueT", int, float, str)
@@ -61,17 +62,23 @@ class TrainingFacts:
     channel_std: tuple[float, float, float]
     device: str
     cores: int
+    dense: bool = False
+    architectures: tuple[str, ...] = ()
     provenance: Provenance = field(default_factory=lambda: Provenance("", ""))
     inference_seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-def choose_model(config: Config, sizes: Sequence[tuple[int, int]]) -> ModelChoice:
-    """sizes: (width, height) of the images, in pixels. Raises ConfigError for an unknown model."""
+def choose_model(config: Config, sizes: Sequence[tuple[int, int]], *, dense: bool = False) -> ModelChoice:
+    """sizes: (width, height) of the images, in pixels. ``dense``: answers are about places.
+
+    Raises ConfigError for an unknown model.
+    """
     reasons: dict[str, str] = {}
     side = float(np.median([min(size) for size in sizes]))
     model = config.model
     if model == "auto":
-        model = SMALL_RESNET if side <= TINY_SIDE and config.weights is None else EMBEDDED_MODEL
+        tiny = side <= TINY_SIDE and config.weights is None and not dense
+        model = SMALL_RESNET if tiny else EMBEDDED_MODEL
         reasons["model"] = (
             f"half of the images are at most {side:.0f} pixels on their short side: a small network from scratch fits"
             if model == SMALL_RESNET
@@ -79,10 +86,13 @@ def choose_model(config: Config, sizes: Sequence[tuple[int, int]]) -> ModelChoic
         )
     facts = backbone_facts(model)
     pretrained = facts is not None and (config.pretrained or config.weights is not None)
-    input_size = _input_size(config, facts, side, reasons)
-    fit = _fit(config, facts, sizes, reasons)
+    if dense:
+        input_size, fit = places.choose_input(config, facts, sizes, reasons)
+    else:
+        input_size = _input_size(config, facts, side, reasons)
+        fit = _fit(config, facts, sizes, reasons)
     preprocessing = Preprocessing(
-        input_size=(input_size, input_size),
+        input_size=input_size,
         fit=fit,
         crop_fraction=facts.crop_fraction if facts is not None and fit == "center crop" else 1.0,
         mean=facts.mean if facts is not None and pretrained else _UNKNOWN_MEAN,
@@ -91,14 +101,15 @@ def choose_model(config: Config, sizes: Sequence[tuple[int, int]]) -> ModelChoic
     return ModelChoice(model=model, pretrained=pretrained, preprocessing=preprocessing, reasons=reasons)
 
 
-def _input_size(config: Config, facts: BackboneFacts | None, side: float, reasons: dict[str, str]) -> int:
+def _input_size(config: Config, facts: BackboneFacts | None, side: float, reasons: dict[str, str]) -> tuple[int, int]:
     if config.input_size != "auto":
         return config.input_size
     if facts is not None:
         reasons["input_size"] = "the size that the weights were trained at"
-        return facts.input_size
+        return facts.input_size, facts.input_size
     reasons["input_size"] = "the size that the images have"
-    return int(min(max(8, round(side)), TINY_SIDE))
+    size = int(min(max(8, round(side)), TINY_SIDE))
+    return size, size
 
 
 def _fit(config: Config, facts: BackboneFacts | None, sizes: Sequence[tuple[int, int]], reasons: dict[str, str]) -> Fit:
@@ -137,17 +148,17 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         model=choice.model,
         pretrained=choice.pretrained,
         weights=config.weights,
-        weights_source=facts.provenance.source,
-        weights_license=facts.provenance.license,
+        **_sources(facts),
         preprocessing=_standardised(choice, facts, reasons),
         epochs=epochs,
         head_epochs=head_epochs,
         batch_size=batch_size,
         **_as_asked(config),
-        loss=_loss(config, facts),
+        loss=facts.losses[0] if config.loss == "auto" else config.loss,
+        **places.choices(config, facts.task, facts.architectures, reasons),
         optimizer=optimizer,
         transfer=transfer,
-        frozen_stages=auto("frozen_stages", 0, "all of them learn"),
+        frozen_stages=auto("frozen_stages", *_frozen_stages(choice, facts)),
         layer_decay=auto("layer_decay", 1.0, "the same rate for all"),
         schedule=schedule,
         lr=lr,
@@ -162,9 +173,9 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
             "patience", int(np.clip(max(epochs, head_epochs) // 3, 3, 10)), "a third of the epochs, between 3 and 10"
         ),
         freeze_norm=_freeze_norm(config, choice, batch_size, reasons),
-        augmentation=asdict(_augmentation(config, choice, reasons)),
-        vary_by_batch=choice.tiny,
-        probe="features" if choice.pretrained else "pixels",
+        augmentation=asdict(_augmentation(config, choice, facts, reasons)),
+        vary_by_batch=choice.tiny and not facts.dense,
+        probe="none" if facts.dense else "features" if choice.pretrained else "pixels",
         time_limit=config.time_limit,
         train_precision="fp32" if config.precision == "auto" else config.precision,  # measured before training
         precision=_precision(config, facts.inference_seconds, reasons),
@@ -190,6 +201,16 @@ class _Auto:
             return cast(ValueT, given)
         self.reasons[name] = reason
         return value
+
+
+def _frozen_stages(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
+    if facts.dense and facts.device == "cpu" and choice.pretrained and choice.model == EMBEDDED_MODEL:
+        return places.FROZEN_ON_CPU, "what sees edges and colours stays: a step then takes half of the time"
+    return 0, "all of them learn"
+
+
+def _sources(facts: TrainingFacts) -> dict[str, str]:
+    return {"weights_source": facts.provenance.source, "weights_license": facts.provenance.license}
 
 
 def _warmup(schedule: str, steps: int) -> tuple[int, str]:
@@ -247,18 +268,10 @@ def _both_epochs(
         return auto("head_epochs", count, reason), 0
     if transfer == "scratch":
         return 0, auto("epochs", count, reason)
-    return auto("head_epochs", 0, "the head starts from the probe, which has settled"), auto("epochs", count, reason)
-
-
-def _loss(config: Config, facts: TrainingFacts) -> str:
-    """The task's usual loss, or the one that was asked for. Raises ConfigError when the task cannot use it."""
-    if config.loss == "auto":
-        return facts.losses[0]
-    if config.loss not in facts.losses:
-        raise ConfigError(
-            f"loss = '{config.loss}' does not fit the task '{facts.task}': use {' or '.join(facts.losses)}"
-        )
-    return config.loss
+    settled = (
+        "warm-up protects the pretrained layers" if facts.dense else "the head starts from the probe, which has settled"
+    )
+    return auto("head_epochs", 0, settled), auto("epochs", count, reason)
 
 
 def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
@@ -266,6 +279,8 @@ def _check(config: Config, choice: ModelChoice, facts: TrainingFacts) -> None:
         raise ConfigError(
             f"transfer = '{config.transfer}' needs pretrained weights, and '{choice.model}' starts from scratch"
         )
+    if facts.dense:
+        return places.check(config, facts.task)
     _check_transfer(config)
     if config.epochs == 0 and not choice.pretrained:
         raise ConfigError(
@@ -299,6 +314,8 @@ def _check_transfer(config: Config) -> None:
 
 
 def _batch_size(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
+    if facts.dense:
+        return places.batch_size(facts.num_train, facts.device)
     largest = 64 if choice.tiny or facts.device != "cpu" else 32
     fitting = 2 ** int(np.log2(max(8, facts.num_train / 8)))
     size = int(min(largest, fitting))
@@ -307,6 +324,8 @@ def _batch_size(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
 
 def _epochs(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]:
     """Enough passes for a sound result, more for little data; on a CPU fine-tuning is kept short."""
+    if facts.dense:
+        return places.epochs(facts.num_train, facts.device)
     if choice.pretrained:
         low, high, images = (3, 15, 1500) if facts.device == "cpu" else (8, 30, 6000)
     else:
@@ -347,12 +366,16 @@ def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: 
 def _label_smoothing(choice: ModelChoice, facts: TrainingFacts) -> tuple[float, str]:
     if not {"cross-entropy", "bce"} & set(facts.losses):
         return 0.0, "numbers are not smoothed"
-    if choice.pretrained:
+    if choice.pretrained or facts.dense:
         return 0.0, "the head starts from a probe whose confidence is fitted already"
     return 0.05, "keeps confidence in bounds (Szegedy et al. 2016)"
 
 
-def _augmentation(config: Config, choice: ModelChoice, reasons: dict[str, str]) -> Augmentation:
+def _augmentation(config: Config, choice: ModelChoice, facts: TrainingFacts, reasons: dict[str, str]) -> Augmentation:
+    if facts.dense:
+        if is_auto(config.augment):
+            reasons["augmentation"] = "flips, light, and things nearer and farther: objects move with their pixels"
+        return Augmentation.parse(config.augment, preset="scenes")
     net = plain_net(choice.model)
     if is_auto(config.augment) and net is not None and net.kind != "cnn":
         reasons["augmentation"] = "none: without convolutions every shift is another image to learn"
@@ -361,7 +384,7 @@ def _augmentation(config: Config, choice: ModelChoice, reasons: dict[str, str]) 
         reasons["augmentation"] = (
             "small shifts: crops of tiny images lose too much" if choice.tiny else "random crops, flips and light"
         )
-    return Augmentation.parse(config.augment, tiny=choice.tiny)
+    return Augmentation.parse(config.augment, preset="tiny" if choice.tiny else "photos")
 
 
 def _precision(config: Config, seconds: Mapping[str, float], reasons: dict[str, str]) -> str:

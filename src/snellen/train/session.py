@@ -13,7 +13,7 @@ from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.plan import Plan
 from snellen.core.run import RunFolder
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.data.survey import Survey
 from snellen.evaluate import groups_of
 from snellen.tasks.base import Task

@@ -71,7 +71,7 @@ def settle_plan(session: Session, probe: Probe | None) -> Settled:
 def _label_preserving(session: Session, plan: Plan) -> Plan:
     """``plan`` without the augmentation that would make images of one class look like another."""
     kinds = _kinds(session.sides["train"].records, plan.classes)
-    if kinds is None:
+    if kinds is None or session.task.dense:
         return plan
     numbers, names = kinds
     dangers = label_dangers(session.model, session.sides["train"], numbers, names, plan)
@@ -126,16 +126,21 @@ def sweep_rates(session: Session, trainer: Trainer) -> None:
 def settle_best(session: Session) -> None:
     """Calibrate the best checkpoint and move its thresholds, on validation, as far as the plan asks for it."""
     plan = session.plan
-    if "val" not in session.sides or not (plan.calibrate == "temperature" or plan.move_thresholds):
+    decides = plan.calibrate == "temperature" or plan.move_thresholds or session.task.dense
+    if "val" not in session.sides or not decides:
         return
     best = Checkpoint.load(session.run.best_checkpoint)
     with torch.no_grad():
         session.model.load_state_dict(dict(best.weights))
     seen = assess(session.model, session.task, session.sides["val"], plan)
-    settled, sentences = settle_decision(
-        plan, session.task, best, seen.predicted, seen.truth, groups=session.groups("val")
-    )
+    fitted = session.task.fit_decision(seen.predicted, seen.truth)
+    if fitted is not None:
+        settled, sentences = replace(best, decision=fitted[0]), [fitted[1]]
+    else:
+        settled, sentences = settle_decision(
+            plan, session.task, best, seen.predicted, seen.truth, groups=session.groups("val")
+        )
     for sentence in sentences:
         session.console.say(sentence)
     settled.save(session.run.best_checkpoint)
-    session.task = create_task(plan.task, plan.classes, settled.decision)
+    session.task = create_task(plan.task, plan.classes, settled.decision).configured(plan)

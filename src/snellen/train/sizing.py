@@ -20,7 +20,8 @@ from snellen.core.estimate import told as as_told
 from snellen.core.plan import Plan
 from snellen.core.record import Record
 from snellen.core.seeds import keyed_permutation
-from snellen.data.loader import EVALUATION_BATCH, ImageSet, evaluation_batches
+from snellen.data.image_sets import ImageSet
+from snellen.data.loader import EVALUATION_BATCH, evaluation_batches
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, task_of
 from snellen.evaluate import score
@@ -75,9 +76,9 @@ def _small(choice: ModelChoice) -> str:
 
 
 def _enlarged(config: Config, choice: ModelChoice) -> ModelChoice:
-    size = ENLARGED_SIDE if config.input_size == "auto" else config.input_size
+    size = (ENLARGED_SIDE, ENLARGED_SIDE) if config.input_size == "auto" else config.input_size
     asked = config.model_copy(update={"model": EMBEDDED_MODEL, "input_size": size, "fit": "squash"})
-    return choose_model(asked, [(size, size)])
+    return choose_model(asked, [size])
 
 
 def _sample(records: Sequence[Record], seed: int) -> list[Record]:

@@ -50,7 +50,7 @@ def resume(run: RunFolder, config: Config, data: TrainingData, cache: Path, cons
 def _session(
     run: RunFolder, config: Config, data: TrainingData, plan: Plan, model: nn.Module, cache: Path, console: Console
 ) -> Session:
-    task = create_task(plan.task, plan.classes)
+    task = create_task(plan.task, plan.classes).configured(plan)
     sides = sides_of(data.survey, task, data.store)
     if not config.test:
         sides.pop("test", None)

@@ -24,7 +24,7 @@ from snellen.core.config import Config
 from snellen.core.errors import ConfigError
 from snellen.core.estimate import told
 from snellen.core.plan import Plan
-from snellen.data.loader import ImageSet
+from snellen.data.image_sets import ImageSet
 from snellen.evaluate import score
 from snellen.nn.held_out import held_out
 from snellen.nn.stages import num_stages

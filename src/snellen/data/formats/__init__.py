@@ -19,6 +19,13 @@ from snellen.core.errors import DataError, did_you_mean
 from snellen.core.record import Listing
 
 FORMATS = {
+    "coco": "snellen.data.formats.coco",
+    "yolo": "snellen.data.formats.yolo",
+    "voc": "snellen.data.formats.voc",
+    "labelme": "snellen.data.formats.labelme",
+    "cvat": "snellen.data.formats.cvat",
+    "box table": "snellen.data.formats.box_table",
+    "masks": "snellen.data.formats.mask_folder",
     "folder": "snellen.data.formats.folder",
     "table": "snellen.data.formats.table",
 }
@@ -94,8 +101,8 @@ def read(
             where = None if images is None else Path(images)
             return format.read(path, images=where, multi_label=multi_label, numeric=numeric, marks=marks)
     raise DataError(
-        f"{path} is in no format that can be read; give a folder with one folder for each class, "
-        "or a table that ends in .csv, .tsv or .parquet"
+        f"{path} is in no format that can be read; give a folder with one folder for each class, a table that ends in "
+        ".csv, .tsv or .parquet, boxes as COCO, YOLO, Pascal VOC, LabelMe, CVAT or CSV, or folders images/ and masks/"
     )
 
 

@@ -48,7 +48,12 @@ def matches(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, images: Path | None = None, multi_label: bool | None = None, numeric: bool | None = None
+    path: Path,
+    *,
+    images: Path | None = None,
+    multi_label: bool | None = None,
+    numeric: bool | None = None,
+    marks: object = None,
 ) -> Listing:
     """Read class folders. Raises DataError when there are fewer than two classes with images, or a folder is closed."""
     path = Path(path)

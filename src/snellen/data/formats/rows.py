@@ -46,7 +46,7 @@ def read_rows(path: Path) -> Rows:
 
 def _read_text(path: Path) -> Rows:
     text = _decoded(path)
-    delimiter = _delimiter(path, text)
+    delimiter = delimiter_of(path, text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     numbered = list(_numbered(path, reader))
     if not numbered:
@@ -76,7 +76,7 @@ def _decoded(path: Path) -> str:
         raise DataError(f"{path}, line {line}: not UTF-8 text; save the table as 'CSV UTF-8'") from error
 
 
-def _delimiter(path: Path, text: str) -> str:
+def delimiter_of(path: Path, text: str) -> str:
     """Tab for .tsv; else whichever of , ; tab the header has most of: spreadsheets write ; in half of Europe."""
     if path.suffix.lower() == ".tsv":
         return "\t"

@@ -57,7 +57,12 @@ def matches(path: Path) -> bool:
 
 
 def read(
-    path: Path, *, images: Path | None = None, multi_label: bool | None = None, numeric: bool | None = None
+    path: Path,
+    *,
+    images: Path | None = None,
+    multi_label: bool | None = None,
+    numeric: bool | None = None,
+    marks: object = None,
 ) -> Listing:
     """Read a table of images. Raises DataError, which names the line; when most images are missing, too."""
     path = Path(path)

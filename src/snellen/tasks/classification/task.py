@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from snellen.core.plan import Plan
-    from snellen.core.sample import Batch
+    from snellen.core.sample import Batch, Frame
     from snellen.draw.chart import Chart
 
 KindT = TypeVar("KindT", Label, LabelSet)
@@ -100,7 +100,7 @@ class Classification(_ImageTask[Label]):
 
         return 2 * F.one_hot(_indices(targets), len(self.classes)).float() - 1
 
-    def decode(self, outputs: Tensor) -> list[Label]:
+    def decode(self, outputs: Tensor, frames: Sequence[Frame] = ()) -> list[Label]:
         scores = outputs.detach().float().softmax(1).cpu().numpy()
         decided = class_decisions(scores, self.decision)
         return [Label(int(index), row) for index, row in zip(decided, scores, strict=True)]
@@ -190,7 +190,7 @@ class MultiLabel(_ImageTask[LabelSet]):
     def numbers(self, targets: Sequence[LabelSet]) -> Tensor:
         return 2 * _presence(targets) - 1
 
-    def decode(self, outputs: Tensor) -> list[LabelSet]:
+    def decode(self, outputs: Tensor, frames: Sequence[Frame] = ()) -> list[LabelSet]:
         scores = outputs.detach().float().sigmoid().cpu().numpy()
         decided = label_decisions(scores, self.decision)
         return [LabelSet(present, row) for present, row in zip(decided, scores, strict=True)]

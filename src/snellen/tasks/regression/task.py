@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from snellen.core.plan import Plan
-    from snellen.core.sample import Batch
+    from snellen.core.sample import Batch, Frame
     from snellen.draw.chart import Chart
 
 # What the plan calls a loss -> torch's function. It gets errors in standard deviations of the training truth, so
@@ -82,7 +82,7 @@ class Regression(Task[Values]):
 
         return torch.from_numpy(_matrix(targets, len(self.classes)))
 
-    def decode(self, outputs: Tensor) -> list[Values]:
+    def decode(self, outputs: Tensor, frames: Sequence[Frame] = ()) -> list[Values]:
         return [Values(row) for row in outputs.detach().float().cpu().numpy()]
 
     def metrics(self) -> RegressionMetrics:

@@ -1,0 +1,48 @@
+"""The detectors by name, as table.py lists them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+from snellen.core.errors import ConfigError
+from snellen.core.plan import Plan
+from snellen.nn.detection.dense import DenseDetector
+from snellen.nn.detection.table import check
+from snellen.nn.feature_maps import create_map_backbone
+
+_HERE = "snellen.nn.detection"
+_CLASSES = {  # in which module, so that no library is loaded that is not used
+    "faster-rcnn": ("torchvision_models", "FasterRCNN"),
+    "ssd": ("torchvision_one_stage", "SSDDetector"),
+    "retinanet": ("torchvision_one_stage", "RetinaDetector"),
+    "fcos": ("torchvision_one_stage", "FCOSDetector"),
+    "efficientdet": ("effdet_models", "EfficientDetector"),
+    "rt-detr": ("transformers_models", "RTDetector"),
+    "d-fine": ("transformers_models", "DFineDetector"),
+}
+
+
+def create_detector(plan: Plan, num_classes: int) -> nn.Module:
+    """The network that ``plan`` names, its weights still random. Raises ConfigError.
+
+    images uint8 or float [n, 3, h, w] with values 0..255 -> candidates float32 [n, m, 4 + num_classes]; see
+    ``dense.DenseDetector`` for the contract that all keep.
+    """
+    name = plan.architecture or "dense"
+    check(name)
+    backbone = create_map_backbone(
+        plan.model, input_size=plan.preprocessing.input_size, norm=plan.norm, activation=plan.activation
+    )
+    settings: dict[str, Any] = {"loss_weights": dict(plan.loss_weights)} if plan.loss_weights else {}
+    if name == "dense":
+        return DenseDetector(plan.preprocessing, backbone, num_classes, score_loss=plan.loss, **settings)
+    if plan.loss not in ("auto", "quality-focal"):
+        raise ConfigError(f"loss = '{plan.loss}' is for architecture = 'dense': '{name}' brings its own; leave it out")
+    module, kind = _CLASSES[name]
+    detector: nn.Module = getattr(import_module(f"{_HERE}.{module}"), kind)(
+        plan.preprocessing, backbone, num_classes, **settings
+    )
+    return detector

@@ -1,0 +1,112 @@
+"""Mask R-CNN with the layers and losses of torchvision (BSD-3): Faster R-CNN, and a mask for each region that it keeps.
+
+He et al. 2017 (arXiv:1703.06870). It answers as the dense detector with prototypes does: each object's mask is a
+prototype of its own, and its coefficients say which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from snellen.core.preprocessing import Preprocessing
+from snellen.nn.detection.adapter import fp32
+from snellen.nn.detection.masks import MASK_STRIDE
+from snellen.nn.detection.torchvision_models import WIDTH, FasterRCNN, Seen, region_pool
+from snellen.nn.detection.truth import Truth
+from snellen.nn.feature_maps import MapBackbone
+
+FOUND = 100  # objects of an image that get a mask (He et al. 2017)
+
+_FLOOR = 0.05  # scores below it get no mask (He et al. 2017)
+_SAME = 0.5  # IoU from which two boxes of a class are taken for one object, before masks are made
+_POOLED = 14  # cells of a region each way; its mask has twice as many
+_WIDTH = 64  # channels of the layers that read a region: a quarter of what is published, as they are most of the work
+
+
+class MaskRCNN(FasterRCNN):
+    """images [n, 3, h, w] with values 0..255 -> candidates float32 [n, 100, 4 + C + 100] and prototypes float32
+    [n, 100, h / 4, w / 4].
+
+    A candidate is a box with a score for one class, and coefficients of 0 but for its own prototype, which has the
+    log-odds of its mask. Those that were not found have boxes and scores of 0. Truths need their masks.
+    """
+
+    LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {**FasterRCNN.LOSS_WEIGHTS, "mask": 1.0}
+    NAMES: ClassVar[Mapping[str, str]] = {**FasterRCNN.NAMES, "loss_mask": "mask"}
+    needs_nms = False
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        backbone: MapBackbone,
+        num_classes: int,
+        *,
+        loss_weights: Mapping[str, float] = {},
+    ) -> None:
+        super().__init__(preprocessing, backbone, num_classes, loss_weights=loss_weights)
+        regions: Any = self.head.roi_heads
+        regions.mask_roi_pool = region_pool(self.head.depth, _POOLED)
+        regions.mask_head = MaskRCNNHeads(WIDTH, (_WIDTH,) * 4, 1)
+        regions.mask_predictor = MaskRCNNPredictor(_WIDTH, _WIDTH, num_classes + 1)
+        nn.init.normal_(regions.mask_predictor.mask_fcn_logits.weight, std=0.01)
+
+    def targets(self, truths: Sequence[Truth]) -> list[dict[str, Any]]:
+        told = super().targets(truths)
+        for target, truth in zip(told, truths, strict=True):
+            if truth.masks is None:
+                raise ValueError("masks are learnt from truths with masks, and this one has none")
+            target["masks"] = truth.masks[~truth.crowd]
+        return told
+
+    def candidates(self, raw: Seen) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        with fp32(raw.images.tensors):
+            found = [self._kept(*self.pairs(*each), raw) for each in self.regions(raw)]
+            logits = self._logits(raw, [boxes for boxes, _, _ in found], [labels for _, _, labels in found])
+            parts = [self._told(*each, own, raw) for each, own in zip(found, logits, strict=True)]
+            return torch.stack([each for each, _ in parts]), torch.stack([each for _, each in parts])
+
+    def _kept(self, boxes: Tensor, scores: Tensor, labels: Tensor, raw: Seen) -> tuple[Tensor, Tensor, Tensor]:
+        boxes = clip_boxes_to_image(boxes, tuple(raw.images.tensors.shape[2:]))
+        likely = scores > _FLOOR
+        boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
+        kept = batched_nms(boxes, scores, labels, _SAME)[:FOUND]
+        return boxes[kept], scores[kept], labels[kept]
+
+    def _logits(self, raw: Seen, boxes: list[Tensor], labels: list[Tensor]) -> Sequence[Tensor]:
+        """Of each image the log-odds [k, 28, 28] of the masks, within their boxes and of their class."""
+        regions = self.head.roi_heads
+        pooled = regions.mask_roi_pool(raw.levels, boxes, raw.images.image_sizes)
+        said: Tensor = regions.mask_predictor(regions.mask_head(pooled))
+        own = said[torch.arange(len(said), device=said.device), torch.cat(labels) + 1]
+        return torch.split(own, [len(each) for each in boxes])
+
+    def _told(self, boxes: Tensor, scores: Tensor, labels: Tensor, logits: Tensor, raw: Seen) -> tuple[Tensor, Tensor]:
+        """candidates [100, 4 + C + 100] and prototypes [100, h', w'] of one image."""
+        num_classes = self.head.roi_heads.box_predictor.cls_score.out_features - 1
+        height, width = (side // MASK_STRIDE for side in raw.images.tensors.shape[2:])
+        missing = FOUND - len(boxes)
+        told = torch.cat([boxes, scores[:, None] * F.one_hot(labels, num_classes)], 1)
+        each_its_own = torch.eye(FOUND, device=boxes.device)
+        candidates = torch.cat([F.pad(told, (0, 0, 0, missing)), each_its_own], 1)
+        return candidates, F.pad(spread(logits, boxes / MASK_STRIDE, (height, width)), (0, 0, 0, 0, 0, missing))
+
+
+def spread(logits: Tensor, boxes: Tensor, shape: tuple[int, int]) -> Tensor:
+    """logits [k, s, s], each of a box [k, 4], in cells of a map -> [k, h, w] of the whole map.
+
+    Interpolated between their centres; outside of a box it goes on as at its edge.
+    """
+    height, width = shape
+    low, sides = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2]).clamp_min(1e-3)[:, None]
+    across, down = (torch.arange(length, device=boxes.device) + 0.5 for length in (width, height))
+    x = 2 * (across - low[..., 0]) / sides[..., 0] - 1  # [k, w]
+    y = 2 * (down - low[..., 1]) / sides[..., 1] - 1
+    grid = torch.stack([x[:, None].expand(-1, height, -1), y[:, :, None].expand(-1, -1, width)], -1)
+    return F.grid_sample(logits[:, None], grid, padding_mode="border", align_corners=False)[:, 0]

@@ -1,0 +1,209 @@
+"""RT-DETR and D-FINE with the layers and losses of transformers (Apache-2.0; the extra 'hf'), on any backbone.
+
+Each of a number of queries finds one object or none, so that nothing is found twice and no suppression is needed.
+What is published is made for GPUs: widths and depths here are those of D-FINE-N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    DFineConfig,
+    DFineForObjectDetection,
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrResNetConfig,
+)
+from transformers.modeling_outputs import BaseModelOutput
+
+from snellen.core.preprocessing import Preprocessing
+from snellen.nn.detection.adapter import AdaptedDetector, fp32, learnt
+from snellen.nn.detection.neck import FeaturePyramid
+from snellen.nn.detection.truth import Truth
+from snellen.nn.feature_maps import MapBackbone
+
+QUERIES = 300  # objects that can be found in an image, as published; fewer where the maps have fewer cells
+WIDTH = 128
+HIDDEN = 512  # of the feed-forward layers
+LAYERS = 3  # of the decoder
+HEADS = 8
+DENOISING = 100  # queries of a training step that begin at noisy truths (Zhang et al. 2022, arXiv:2203.03605)
+PRIOR = 0.01  # the score of every query at the start (Lin et al. 2017)
+
+
+class SetHead(nn.Module):
+    """The detector behind its backbone: the maps' projections, the encoder, and the decoder with its queries."""
+
+    def __init__(self, backbone: MapBackbone, input_size: tuple[int, int], config: type, model: type, **more: Any):
+        super().__init__()
+        self.entry = FeaturePyramid(backbone.channels, backbone.reductions, 1).entry
+        strides, channels = self.entry.strides, self.entry.channels
+        cells = sum(-(-input_size[0] // stride) * -(-input_size[1] // stride) for stride in strides)
+        settings = {
+            "backbone_config": _stand_in(channels),
+            "feat_strides": list(strides),
+            "encoder_in_channels": list(channels),
+            "encode_proj_layers": [len(strides) - 1],
+            "decoder_in_channels": [WIDTH] * len(strides),
+            "num_feature_levels": len(strides),
+            "num_queries": min(QUERIES, cells),
+            "num_denoising": DENOISING,
+            "initializer_bias_prior_prob": PRIOR,
+            "encoder_hidden_dim": WIDTH,
+            "d_model": WIDTH,
+            "encoder_ffn_dim": HIDDEN,
+            "decoder_ffn_dim": HIDDEN,
+            "decoder_layers": LAYERS,
+            "encoder_attention_heads": HEADS,
+            "decoder_attention_heads": HEADS,
+        }
+        self.detr: Any = model(config(**settings, **more))
+        del self.detr.model.backbone
+        for module in self.detr.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)  # transformers draws gains round 0, to be filled with learnt ones
+
+    def forward(self, maps: Sequence[Tensor], labels: list[dict[str, Tensor]] | None = None) -> Any:
+        levels = self.entry([each.float() for each in maps])
+        inner = self.detr.model
+        seen = inner.encoder([project(x) for project, x in zip(inner.encoder_input_proj, levels, strict=True)])
+        told = BaseModelOutput(last_hidden_state=seen.last_hidden_state)
+        # Embeddings are only asked for the size of the batch where the encoder's outputs are given.
+        return self.detr(None, inputs_embeds=levels[-1], encoder_outputs=told, labels=labels)
+
+
+def _stand_in(channels: Sequence[int]) -> RTDetrResNetConfig:
+    """A backbone that is built only to tell transformers the channels of ours, and is then thrown away."""
+    told = RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=list(channels), depths=[1] * len(channels), layer_type="basic"
+    )
+    told.out_features = [f"stage{i + 1}" for i in range(len(channels))]
+    return told
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The backbone's maps, and the (width, height) of the images in pixels."""
+
+    maps: Sequence[Tensor]
+    size: tuple[int, int]
+
+
+class SetDetector(AdaptedDetector):
+    """What both have in common. Crowds are left out of the truth, but what is found in them counts as background."""
+
+    NAMES: ClassVar[Mapping[str, str]] = {"vfl": "class", "bbox": "box", "giou": "giou"}
+    needs_nms: ClassVar[bool] = False
+
+    def raw(self, images: Tensor) -> Seen:
+        return Seen(self.maps(images), (images.shape[-1], images.shape[-2]))
+
+    def terms(self, raw: Seen, truths: Sequence[Truth]) -> dict[str, Tensor]:
+        with fp32(raw.maps[0]):
+            return self._summed(self.head(raw.maps, self._targets(raw, truths)).loss_dict)
+
+    def candidates(self, raw: Seen) -> Tensor:
+        with fp32(raw.maps[0]):
+            return self._found(self.head(raw.maps), raw.size)
+
+    def both(self, raw: Seen, truths: Sequence[Truth]) -> tuple[dict[str, Tensor], Tensor]:
+        with fp32(raw.maps[0]):
+            said = self.head(raw.maps, self._targets(raw, truths))
+            return self._summed(said.loss_dict), self._found(said, raw.size)
+
+    def weighted(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(terms)  # transformers has weighed them, by what it was told
+
+    def _targets(self, raw: Seen, truths: Sequence[Truth]) -> list[dict[str, Tensor]]:
+        """Boxes as their centres and sides, in shares of the image; classes begin at 0 here as well."""
+        told = []
+        for truth in truths:
+            boxes, labels = learnt(truth)
+            low, high = torch.split(boxes / boxes.new_tensor(raw.size * 2), 2, 1)
+            told.append({"boxes": torch.cat([(low + high) / 2, high - low], 1), "class_labels": labels})
+        return told
+
+    def _summed(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Over the layers of the decoder and its noisy queries: 'loss_bbox', 'loss_bbox_aux_0', 'loss_bbox_dn_1'."""
+        terms = dict.fromkeys(self.NAMES.values(), torch.zeros(()))
+        for name, loss in losses.items():
+            term = self.NAMES[name.split("_")[1]]
+            terms[term] = terms[term].to(loss.device) + loss
+        return terms
+
+    def _found(self, said: Any, size: tuple[int, int]) -> Tensor:
+        queries = self.head.detr.config.num_queries  # in training mode those that begin at noise come before them
+        middle, sides = torch.split(said.pred_boxes[:, -queries:], 2, 2)
+        boxes = torch.cat([middle - sides / 2, middle + sides / 2], 2) * middle.new_tensor(size * 2)
+        return torch.cat([boxes, said.logits[:, -queries:].sigmoid()], 2).float()
+
+
+class RTDetector(SetDetector):
+    """RT-DETR, Zhao et al. 2023 (arXiv:2304.08069)."""
+
+    LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 5.0, "giou": 2.0}
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        backbone: MapBackbone,
+        num_classes: int,
+        *,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        weights = self.weights_of_terms(loss_weights or {})
+        head = SetHead(
+            backbone,
+            preprocessing.input_size,
+            RTDetrConfig,
+            RTDetrForObjectDetection,
+            num_labels=num_classes,
+            **_told(self.NAMES, weights),
+        )
+        super().__init__(
+            preprocessing, backbone, head, multiple=max(head.entry.strides), loss_weights=loss_weights or {}
+        )
+
+
+class DFineDetector(SetDetector):
+    """D-FINE, Peng et al. 2024 (arXiv:2410.13842): sides are distributions that each layer of the decoder narrows."""
+
+    LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {
+        "class": 1.0,
+        "box": 5.0,
+        "giou": 2.0,
+        "distribution": 0.15,
+        "distillation": 1.5,
+    }
+    NAMES: ClassVar[Mapping[str, str]] = {**SetDetector.NAMES, "fgl": "distribution", "ddf": "distillation"}
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        backbone: MapBackbone,
+        num_classes: int,
+        *,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        weights = self.weights_of_terms(loss_weights or {})
+        head = SetHead(
+            backbone,
+            preprocessing.input_size,
+            DFineConfig,
+            DFineForObjectDetection,
+            num_labels=num_classes,
+            **_told(self.NAMES, weights),
+        )
+        super().__init__(
+            preprocessing, backbone, head, multiple=max(head.entry.strides), loss_weights=loss_weights or {}
+        )
+
+
+def _told(names: Mapping[str, str], weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of the terms, by the names of transformers' settings."""
+    return {f"weight_loss_{theirs}": weights[ours] for theirs, ours in names.items()}

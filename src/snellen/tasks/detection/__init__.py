@@ -1,0 +1,1 @@
+"""Object detection: which things are in an image, and where, as boxes."""

@@ -1,0 +1,98 @@
+"""What a network says, as objects in the pixels of the image on disk: the mask that each takes of the prototypes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snellen.core.geometry import Matrix, clip_boxes, compose, invert, map_boxes, squash
+from snellen.core.sample import Frame
+from snellen.tasks.instances.object_mask import NOTHING, ObjectMask
+from snellen.tasks.instances.target import InstanceSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from snellen.nn.detection.nms import Suppression
+
+FLOOR = 0.05  # scores below it are never looked at (He et al. 2017, arXiv:1703.06870)
+MOST = 100  # objects found in an image: as many of a class as COCO looks at
+
+Floats = NDArray[np.float32]
+
+
+def find(
+    candidates: Tensor, prototypes: Tensor, num_classes: int, frame: Frame, *, kind: Suppression, iou: float
+) -> InstanceSet:
+    """candidates [m, 4 + C + K] and prototypes [K, h', w'] of one image -> its objects, the best first.
+
+    Overlapping boxes are thinned out (``nms.select``). The mask of one that is left is where its coefficients and the
+    prototypes make more than 0, which is a probability of a half, within its box; an object without a pixel is none.
+    """
+    import torch
+
+    from snellen.nn.detection.nms import select
+
+    chosen = select(candidates[:, : 4 + num_classes], threshold=FLOOR, iou=iou, kind=kind, most=MOST)
+    coefficients = candidates[chosen.candidate, 4 + num_classes :].float()
+    logits = torch.einsum("nk,khw->nhw", coefficients, prototypes.float()).cpu().numpy()
+    boxes, _ = clip_boxes(map_boxes(invert(frame.matrix), chosen.boxes.cpu().numpy()), frame.size)
+    masks = [mask_in(each, box, frame) for each, box in zip(logits, boxes, strict=True)]
+    seen = np.array([mask.width > 0 for mask in masks], np.bool_)
+    return InstanceSet.predicted(
+        frame.size,
+        [mask for mask in masks if mask.width > 0],
+        boxes[seen].astype(np.float32),
+        chosen.labels.cpu().numpy()[seen],
+        chosen.scores.cpu().numpy().astype(np.float32)[seen],
+    )
+
+
+def mask_in(logits: Floats, box: NDArray[np.float64], frame: Frame) -> ObjectMask:
+    """logits [h', w'] over the whole input -> the pixels of the image, within ``box`` (in its pixels), above 0.
+
+    Between the centres of the cells log-odds are interpolated, which keeps an edge where they cross 0: probabilities
+    would be flat on either side of it.
+    """
+    x0, y0, x1, y1 = np.clip(np.ceil(box - 0.5), 0, [*frame.size, *frame.size]).astype(int).tolist()
+    if x0 >= x1 or y0 >= y1:
+        return NOTHING
+    height, width = logits.shape
+    to_cells = compose(frame.matrix, squash(frame.input_size, (width, height)))
+    rows = _interpolated(logits, _places(to_cells, 1, y0, y1))
+    return ObjectMask.of(_interpolated(rows.T, _places(to_cells, 0, x0, x1)).T > 0, x0, y0)
+
+
+def _places(to_cells: Matrix, axis: int, start: int, stop: int) -> NDArray[np.float64]:
+    """Where the centres of pixels start..stop lie among the cells: frames never turn an image."""
+    scale, offset = to_cells[axis, axis] / to_cells[2, 2], to_cells[axis, 2] / to_cells[2, 2]
+    return np.asarray(scale * (np.arange(start, stop) + 0.5) + offset)
+
+
+def _interpolated(values: Floats, places: NDArray[np.float64]) -> Floats:
+    """values [n, k] at the centres of n cells -> [len(places), k]; beyond the outer centres, theirs."""
+    at = np.clip(places - 0.5, 0, len(values) - 1)
+    below = np.floor(at).astype(int)
+    share = (at - below).astype(np.float32)[:, None]
+    above = np.minimum(below + 1, len(values) - 1)
+    return np.asarray(values[below] * (1 - share) + values[above] * share)
+
+
+def merged(outputs: Sequence[tuple[Tensor, Tensor]], num_classes: int) -> tuple[Tensor, Tensor]:
+    """The outputs of several networks for the same images as if of one: all candidates, and all prototypes, of which
+    each candidate takes only those of its own network. The prototypes become as fine as the finest."""
+    import torch
+    from torch.nn import functional
+
+    finest = max((tuple(prototypes.shape[2:]) for _, prototypes in outputs), key=lambda shape: shape[0] * shape[1])
+    counts = [prototypes.shape[1] for _, prototypes in outputs]
+    candidates = []
+    for number, (own, _) in enumerate(outputs):
+        boxes, coefficients = own[..., : 4 + num_classes], own[..., 4 + num_classes :]
+        before, after = sum(counts[:number]), sum(counts[number + 1 :])
+        candidates.append(torch.cat([boxes, functional.pad(coefficients, (before, after))], 2))
+    fine = [functional.interpolate(each, finest, mode="bilinear", align_corners=False) for _, each in outputs]
+    return torch.cat(candidates, 1), torch.cat(fine, 1)

@@ -1,0 +1,204 @@
+"""What instance segmentation says of one image. The same type holds the truth and a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snellen.core.annotation import Annotation
+from snellen.core.errors import DataError, did_you_mean
+from snellen.core.geometry import Matrix, Size
+from snellen.core.masks import Mask
+from snellen.core.record import Record
+from snellen.data.elastic import ElasticField
+from snellen.tasks.instances.object_mask import ObjectMask, Region, bent
+
+MIN_VISIBLE = 0.3  # of an object's pixels: with fewer of them left, a crop or another object has taken it away
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InstanceSet:
+    """The objects of an image, perhaps none.
+
+    masks      one for each object, in an image of ``size`` (width, height)
+    boxes      float32 [n, 4] (x0, y0, x1, y1), as the file or the network says; round the mask once it was moved
+    labels     int64 [n], class indices
+    scores     float32 [n], 0..1, falling; None for truth
+    crowd      bool [n]: regions of many objects, neither learnt nor judged
+    difficult  bool [n]: not counted when missed
+    area       float32 [n], in pixels: what makes them small or large to a metric
+    """
+
+    size: Size
+    masks: tuple[ObjectMask, ...]
+    boxes: Floats
+    labels: NDArray[np.int64]
+    scores: Floats | None = None
+    crowd: NDArray[np.bool_]
+    difficult: NDArray[np.bool_]
+    area: Floats
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    @classmethod
+    def predicted(
+        cls, size: Size, masks: Sequence[ObjectMask], boxes: Floats, labels: NDArray[np.int64], scores: Floats
+    ) -> InstanceSet:
+        none = np.zeros(len(boxes), np.bool_)
+        area = np.array([mask.area for mask in masks], np.float32)
+        return cls(
+            size=size,
+            masks=tuple(masks),
+            boxes=boxes,
+            labels=labels,
+            scores=scores,
+            crowd=none,
+            difficult=none,
+            area=area,
+        )
+
+    @classmethod
+    def empty(cls, size: Size) -> InstanceSet:
+        """The prediction that there is nothing."""
+        return cls.predicted(size, (), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+    @classmethod
+    def of(cls, record: Record, classes: Sequence[str]) -> InstanceSet:
+        """The truth of a record.
+
+        An object of which only the box is known, beside others with outlines, is neither learnt nor judged: its box
+        is taken for a crowd. DataError where an image has objects and no outline at all, where nothing can be marked,
+        and for a label that is not one of ``classes``.
+        """
+        objects = _objects(record, classes)
+        size: Size = record.size or (0, 0)
+        masks = [ObjectMask.of_annotation(each, size) for each in objects]
+        known = [mask is not None for mask in masks]
+        if objects and not any(known) and not all(each.crowd for each in objects):
+            raise DataError(
+                f"{record.id}: none of its {len(objects)} objects has an outline, and masks are learnt from outlines: "
+                "draw them, leave the image out, or use task = 'detection'"
+            )
+        whole = tuple(m or ObjectMask.of_box(each.box, size) for m, each in zip(masks, objects, strict=True))
+        area = [mask.area if each.area is None else each.area for mask, each in zip(whole, objects, strict=True)]
+        return cls(
+            size=size,
+            masks=whole,
+            boxes=np.array([each.box for each in objects], np.float32).reshape(-1, 4),
+            labels=np.array([classes.index(each.label) for each in objects], np.int64),
+            crowd=np.array([each.crowd or not has for each, has in zip(objects, known, strict=True)], np.bool_),
+            difficult=np.array([each.difficult for each in objects], np.bool_),
+            area=np.array(area, np.float32),
+        )
+
+    def chosen(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> InstanceSet:
+        """Some of them."""
+        return replace(
+            self,
+            masks=tuple(self.masks[i] for i in np.arange(len(self))[index]),
+            boxes=self.boxes[index],
+            labels=self.labels[index],
+            scores=None if self.scores is None else self.scores[index],
+            crowd=self.crowd[index],
+            difficult=self.difficult[index],
+            area=self.area[index],
+        )
+
+    def above(self, thresholds: Sequence[float]) -> InstanceSet:
+        """Those whose score reaches the threshold of their class; of truth all."""
+        return self if self.scores is None else self.chosen(self.scores >= np.asarray(thresholds)[self.labels])
+
+    def moved(self, matrix: Matrix, size: Size, field: ElasticField | None = None) -> InstanceSet:
+        """After ``matrix`` and ``field`` brought the image to ``size``.
+
+        An object is dropped when less than MIN_VISIBLE of its pixels are left; a crowd only when nothing is. That is
+        judged by the matrix: a field moves things a little, and hardly any out of the image. Boxes are those round
+        what is left; ``area`` grows and shrinks as the mask does.
+        """
+        if field is None:
+            masks = [mask.moved(matrix, size) for mask in self.masks]
+        else:
+            masks = bent(self.masks, matrix, size, field)
+        left = np.array([mask.share_within(matrix, size) for mask in self.masks])
+        return replace(self, size=size)._seen_as(masks, left)
+
+    def behind(self, hidden: Mask) -> InstanceSet:
+        """What is seen of them when bool [H, W] of the image lies in front; dropped and told as in ``moved``."""
+        masks = [mask.without(hidden) for mask in self.masks]
+        left = [seen.area / max(1, mask.area) for seen, mask in zip(masks, self.masks, strict=True)]
+        return self._seen_as(masks, np.array(left))
+
+    def within(self, region: Region) -> InstanceSet:
+        """What is seen of them in a region (x0, y0, x1, y1)."""
+        return self.behind(~self._region(region))
+
+    def covered(self, region: Region) -> InstanceSet:
+        """What is seen of them around a region that something else covers."""
+        return self.behind(self._region(region))
+
+    def joined(self, other: InstanceSet) -> InstanceSet:
+        """The objects of both, for an image that shows both."""
+        return replace(
+            self,
+            masks=self.masks + other.masks,
+            boxes=np.concatenate([self.boxes, other.boxes]),
+            labels=np.concatenate([self.labels, other.labels]),
+            crowd=np.concatenate([self.crowd, other.crowd]),
+            difficult=np.concatenate([self.difficult, other.difficult]),
+            area=np.concatenate([self.area, other.area]),
+        )
+
+    def pixels(self) -> Mask:
+        """bool [H, W]: where any of them is."""
+        out = np.zeros((self.size[1], self.size[0]), np.bool_)
+        for mask in self.masks:
+            x0, y0, x1, y1 = mask.region
+            out[y0:y1, x0:x1] |= mask.pixels()
+        return out
+
+    def stacked(self) -> Mask:
+        """bool [n, H, W]."""
+        width, height = self.size
+        out = np.zeros((len(self), height, width), np.bool_)
+        for plane, mask in zip(out, self.masks, strict=True):
+            x0, y0, x1, y1 = mask.region
+            plane[y0:y1, x0:x1] = mask.pixels()
+        return out
+
+    def _seen_as(self, masks: Sequence[ObjectMask], left: NDArray[np.float64]) -> InstanceSet:
+        """With other masks, of which ``left`` [n] is the share of each object that they show."""
+        now = np.array([mask.area for mask in masks], np.float64)
+        before = np.array([mask.area for mask in self.masks], np.float64)
+        changed = replace(
+            self,
+            masks=tuple(masks),
+            boxes=np.array([mask.region for mask in masks], np.float32).reshape(-1, 4),
+            area=(self.area * now / np.maximum(before, 1)).astype(np.float32),
+        )
+        return changed.chosen((now > 0) & (left >= np.where(self.crowd, 0.0, MIN_VISIBLE)))
+
+    def _region(self, region: Region) -> Mask:
+        x0, y0, x1, y1 = region
+        inside = np.zeros((self.size[1], self.size[0]), np.bool_)
+        inside[y0:y1, x0:x1] = True
+        return inside
+
+
+def _objects(record: Record, classes: Sequence[str]) -> Sequence[Annotation]:
+    if record.objects is None or record.size is None:
+        raise DataError(
+            f"{record.id}: outlines of objects are needed, and this data has none; give COCO, YOLO polygons or LabelMe"
+        )
+    unknown = next((each.label for each in record.objects if each.label not in classes), None)
+    if unknown is not None:
+        raise DataError(
+            f"{record.id}: label '{unknown}' is not one of the classes {', '.join(classes)}"
+            f"{did_you_mean(unknown, classes)}"
+        )
+    return record.objects

@@ -1,0 +1,1 @@
+"""What each pixel of an image shows: one of the known classes."""

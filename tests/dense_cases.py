@@ -1,0 +1,97 @@
+"""What the contract suite must be told of each task that answers about places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+
+from snellen.core.sample import Frame
+from snellen.tasks.detection.target import Boxes
+from snellen.tasks.segmentation.target import ClassMap
+
+SURE = 12.0  # a logit that leaves no doubt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What the suite must be told of a task.
+
+    perfect    targets in pixels of the input, and how many classes -> the outputs of a network without mistakes
+    agreement  of pixels uint8 [h, w, 3] and a target in them: how much of it lies on what has its colour, 0..1
+    learnt     the headline from which the scenes count as learnt
+    chance     what guessing gives, at most
+    settings   of the training run
+    """
+
+    perfect: Callable[[Sequence[Any], int, Sequence[Frame]], Any]
+    agreement: Callable[[np.ndarray, Any], float]
+    learnt: float
+    chance: float
+    settings: dict[str, Any]
+
+
+def _candidates(targets: Sequence[Boxes], num_classes: int, frames: Sequence[Frame]) -> torch.Tensor:
+    most = max(1, *(len(each) for each in targets))
+    found = torch.zeros(len(targets), most, 4 + num_classes)
+    for i, each in enumerate(targets):
+        found[i, : len(each), :4] = torch.from_numpy(each.boxes)
+        found[i, torch.arange(len(each)), 4 + torch.from_numpy(each.labels)] = 1.0
+    return found
+
+
+def _logits(targets: Sequence[ClassMap], num_classes: int, frames: Sequence[Frame]) -> torch.Tensor:
+    maps = torch.from_numpy(np.stack([each.array for each in targets]).astype(np.int64))
+    return SURE * torch.nn.functional.one_hot(maps.clamp(max=num_classes - 1), num_classes).permute(0, 3, 1, 2).float()
+
+
+def _in_boxes(pixels: np.ndarray, target: Boxes) -> float:
+    """The share of the boxes whose middle has the colour of their class."""
+    middles = ((target.boxes[:, :2] + target.boxes[:, 2:]) / 2).astype(int)
+    seen = [int(pixels[y, x].argmax()) == label for (x, y), label in zip(middles, target.labels, strict=True)]
+    return float(np.mean(seen)) if seen else 1.0
+
+
+def _in_maps(pixels: np.ndarray, target: ClassMap) -> float:
+    """The share of the pixels of shapes that have the colour of their class; what is dark is background."""
+    classes = target.array
+    shown = np.where(pixels.max(axis=2) < 110, 0, 1 + pixels.argmax(axis=2))
+    judged = classes != 255
+    return float((shown == classes)[judged].mean())
+
+
+_SETTINGS = {"model": "small-resnet", "input_size": 64, "batch_size": 8, "lr": 0.004, "body_lr": 0.004, "patience": 99}
+
+CASES = {
+    "detection": Case(
+        perfect=_candidates,
+        agreement=_in_boxes,
+        learnt=0.5,
+        chance=0.0,
+        settings={**_SETTINGS, "epochs": 10},
+    ),
+    "segmentation": Case(
+        perfect=_logits,
+        agreement=_in_maps,
+        learnt=0.7,
+        chance=0.3,
+        settings={**_SETTINGS, "epochs": 4},
+    ),
+}
+
+
+def same(one: Any, other: Any, tolerance: float = 0.01) -> bool:
+    """Whether two targets say the same of the same image, whatever their scores."""
+    if isinstance(one, ClassMap):
+        return one.size == other.size and bool(np.array_equal(one.array, other.array))
+    left_out = ("scores", "area", "crowd", "difficult")
+    names = [field.name for field in fields(one) if field.name not in left_out]
+    return all(_close(getattr(one, name), getattr(other, name), tolerance) for name in names)
+
+
+def _close(one: Any, other: Any, tolerance: float) -> bool:
+    one, other = np.asarray(one, float), np.asarray(other, float)
+    return one.shape == other.shape and bool(np.allclose(one, other, atol=tolerance))
