@@ -185,6 +185,7 @@ def test_hostile_class_names_are_only_text(tmp_path: Path) -> None:
 def test_an_audit_of_masks_shows_what_share_of_the_pixels_a_class_has(tmp_path: Path) -> None:
     data = healthy_masks(tmp_path / "masks")
     faults.hardly_any_road(data)
+    faults.one_wholly_void(data)
     write_data(tmp_path, data.subject(), "segmentation")
     html = build_audit_report(tmp_path).read_text(encoding="utf-8")
     assert titles(html)[0] == "Pixels by class" and "Void pixels" in html and "rare-pixels" in html

@@ -565,11 +565,11 @@ def test_it_learns_to_outline_shapes() -> None:
     train, unseen = _batch(task, 48, 0), _batch(task, 16, 1)
     torch.manual_seed(0)
     model = task.build_model(plan).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=60)
-    for step in range(60):
-        rows = [(8 * step + i) % 48 for i in range(8)]
-        part = replace(train, images=train.images[rows], targets=[train.targets[i] for i in rows], ids=rows)
+    optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=45)
+    for step in range(45):
+        rows = [(6 * step + i) % 48 for i in range(6)]
+        part = replace(train, images=train.images[rows], targets=[train.targets[i] for i in rows], ids=train.ids[:6])
         losses = torch.stack(list(task.losses(model, part, plan).values())).sum()
         optimizer.zero_grad()
         losses.backward()
@@ -578,7 +578,7 @@ def test_it_learns_to_outline_shapes() -> None:
     terms, found = task.assess(model.eval(), unseen, plan)
     numbers = _score(found, unseen.targets)
     assert set(terms) >= {"class", "box", "mask"}
-    assert numbers["mask_map50"] > 0.8 and numbers["matched_iou"] > 0.8
+    assert numbers["mask_map50"] > 0.9 and numbers["matched_iou"] > 0.8
     assert _score(task.majority(train.targets, 16), unseen.targets)["mask_map"] == 0.0
 
 

@@ -35,12 +35,14 @@ SETTINGS = {
     *("transfer", "frozen_stages", "layer_decay", "activation", "norm", "dropout"),
     *("loss", "focal_gamma", "optimizer", "momentum", "lookahead", "schedule", "warmup_steps", "accumulate"),
     *("l1", "l2", "clip_norm"),
+    *("void", "outlines", "box_origin", "architecture", "loss_weights", "mosaic", "copy_paste", "nms", "nms_iou"),
     *("freeze_norm", "time_limit", "checkpoint_every", "precision", "device", "threads", "workers"),
 }
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,
     "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "repeats", "test"},
-    "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"},
+    "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"}
+    | {"void", "outlines", "box_origin"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
     "predict": {"run", "images", "out", "device", "seed", "json"},
     "compare": {"runs", "versus", "out", "device", "seed", "json"},

@@ -5,18 +5,22 @@ from __future__ import annotations
 import contextlib
 import glob
 import io
+import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from command_line import FAST, called
 from conftest import FinishedRun
+from scenes import save_masks
+from snellen.data.image import read_header
 from snellen.data.samples import SAMPLES
 from snellen.lab import demonstrations
 from test_documents import COMMAND, ROOT
@@ -41,7 +45,7 @@ def a_tenth_of_the_digits(folder: Path, whole: Callable[[Path], None] = SAMPLES[
 
 @pytest.fixture
 def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with everything that the README speaks of: photos/, labels.csv, new/ and runs/RUN."""
+    """A folder with all that the README speaks of: photos/, labels.csv, coco.json, scenes/, new/ and runs/RUN."""
     photos = tmp_path / "photos"
     shutil.copytree(finished_run.data, photos)
     names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
@@ -51,6 +55,8 @@ def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in ("1.jpg", "2.jpg"):
         Image.open(photos / "circle" / "000.png").save(tmp_path / "new" / name)
     (tmp_path / "ages.csv").write_text("\n".join(["image,age", *(f"{name},{20 + i}" for i, name in enumerate(names))]))
+    (tmp_path / "coco.json").write_text(json.dumps(marked(photos, names)))
+    save_masks(tmp_path / "scenes", num=12, side=32)
     for run in ("RUN", "A", "B"):
         shutil.copytree(finished_run.folder, tmp_path / "runs" / run)
     monkeypatch.setitem(SAMPLES, "digits", replace(SAMPLES["digits"], make=a_tenth_of_the_digits))
@@ -58,7 +64,31 @@ def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path
     written = {path.name for path in tmp_path.iterdir()}
-    assert written <= {"photos", "labels.csv", "ages.csv", "new", "runs", "cache"}
+    assert written <= {"photos", "labels.csv", "ages.csv", "coco.json", "scenes", "new", "runs", "cache"}
+
+
+def marked(photos: Path, names: Sequence[str]) -> dict[str, Any]:
+    """The photos as COCO, in each of them an object of its class."""
+    kinds = sorted({name.split("/")[0] for name in names})
+    sizes = [read_header(photos / name) for name in names]
+    outline = [[2, 2, 8, 2, 8, 8, 2, 8]]
+    return {
+        "images": [
+            {"id": i, "file_name": name, "width": size.width, "height": size.height}
+            for i, (name, size) in enumerate(zip(names, sizes, strict=True))
+        ],
+        "annotations": [
+            {
+                "id": i + 1,
+                "image_id": i,
+                "category_id": kinds.index(name.split("/")[0]),
+                "bbox": [2, 2, 6, 6],
+                "segmentation": outline,
+            }
+            for i, name in enumerate(names)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(kinds)],
+    }
 
 
 def test_readme_shows_every_verb() -> None:

@@ -18,7 +18,7 @@ from snellen.core.errors import ConfigError, DataError, SnellenError
 
 _INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
 _PIPE_CLOSED = 141  # and for one whose reader went away, as in snellen predict ... | head
-_AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed")
+_AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed", "void", "outlines", "box_origin")
 _NOT_FOR_A_SEARCH = ("folds", "fold", "repeats", "test")
 
 _DATA = Parameter(help="A folder of images, a table of labels, or sample:digits.")

@@ -95,7 +95,9 @@ def evaluate_run(
     if labelled is None:
         sides = own_sides(run, cache, console)
     else:
-        name, listing = read_listing(labelled.model_copy(update={"task": model.plan.task}), cache)
+        own = run.config  # marks are read as they were for training
+        read_as = {"task": model.plan.task, "void": own.void, "outlines": own.outlines, "box_origin": own.box_origin}
+        name, listing = read_listing(labelled.model_copy(update=read_as), cache)
         sides = {name: list(listing.with_outputs(model.task.classes).records)}
     if not sides:
         raise DataError(f"{run.path} has no images that it has not learnt from: name other labelled data")

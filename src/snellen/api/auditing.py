@@ -65,10 +65,11 @@ def write_survey(
     from snellen.audit.pictures import save_examples
     from snellen.data.survey import task_of
 
+    task = task_of(config, known.listing)
     content = {
         "version": 1,
         "name": known.name,
-        "task": task_of(config, known.listing),
+        "task": task,
         "format": known.listing.format,
         "manifest": known.manifest.to_json(),
         "left_out": [{"path": left.path, "reason": left.reason} for left in known.left_out],
@@ -78,7 +79,7 @@ def write_survey(
     }
     run.write_json("data.json", content)
     run.write_findings(findings)
-    save_examples(run, known, summary["examples"])
+    save_examples(run, known, summary["examples"], task)
 
 
 def tell(console: Console, known: Survey, findings: Sequence[Finding]) -> None:

@@ -80,8 +80,10 @@ def pixel_chart(source: Source) -> Chart | None:
     rows = sorted(pixels["classes"], key=lambda row: -max((row.get(side, 0) for side in source.split_sizes), default=0))
     sides = [side for side in source.split_sizes if any(row.get(side) for row in rows)]
     values = {SPLIT_NAMES.get(side, side): {row["name"]: row.get(side, 0.0) for row in rows} for side in sides}
-    looked = "" if pixels["looked_at"] == pixels["total"] else f" Of {pixels['looked_at']:,} masks that were looked at."
-    caption = f"Of those that are not void, which {100 * pixels['void']:.1f} % are.{looked}"
+    caption = f"Of {counted(pixels['looked_at'], 'mask')}"
+    caption += "." if pixels["looked_at"] == pixels["total"] else f" that were looked at, of {pixels['total']:,}."
+    if pixels["void"]:
+        caption += f" Void pixels, which are {100 * pixels['void']:.1f} %, are left out."
     return dots("Pixels by class", caption, values, x_label="share of the pixels", about="class") if sides else None
 
 

@@ -84,7 +84,7 @@ def _marks(summary: Mapping[str, Any]) -> list[Fact]:
         found.append(Fact("Objects", f"{objects['total']:,}", note))
         if objects.get("lost"):
             found.append(Fact("Annotations not used", f"{objects['lost']:,}"))
-    if pixels:
+    if pixels.get("void"):
         found.append(Fact("Void pixels", f"{100 * pixels['void']:.1f} %", "neither learnt nor judged"))
     return found
 

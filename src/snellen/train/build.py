@@ -21,6 +21,7 @@ from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, task_of
 from snellen.evaluate import places_of
 from snellen.nn.catalog import Provenance
+from snellen.nn.freeze import freeze_stages, train_mode
 from snellen.nn.placement import to_layout
 from snellen.nn.precision import arithmetic, fastest, train_depthwise_in_fp32
 from snellen.tasks.base import Task, create_task
@@ -114,7 +115,8 @@ def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageS
         return {}
     pixels = _pixels([train.store.prepared(record) for record in train.records[: _trial_images(plan)]], plan)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.train()
+    freeze_stages(model.get_submodule("backbone"), plan.frozen_stages)  # the loop decides anew what learns
+    train_mode(model)
 
     def step(precision: str) -> Callable[[], object]:
         def once() -> object:

@@ -14,7 +14,7 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import RunError
-from snellen.core.estimate import Estimate, is_at_most_one, is_share, told
+from snellen.core.estimate import Estimate, is_at_most_one, is_fraction, is_share, told
 from snellen.core.files import write_bytes
 from snellen.core.run import OUT_OF_FOLD, RunFolder
 from snellen.data.folds import told_folds
@@ -207,7 +207,7 @@ def _over_folds(
     low, high = corrected_t_interval(values, judged_share)
     method = f"corrected resampled t over {told}"
     if is_at_most_one(name):  # r2 has no lower end
-        low, high = max(0.0, low) if is_share(name) else low, min(1.0, high)
+        low, high = max(0.0, low) if is_fraction(name) else low, min(1.0, high)
     return (low, high), method
 
 

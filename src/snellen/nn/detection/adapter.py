@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.preprocessing import Preprocessing
-from snellen.nn.detection.boxes import area
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
 from snellen.nn.network import Normalize
@@ -20,7 +19,6 @@ from snellen.nn.network import Normalize
 MOST = 1000  # candidates of an image: what published detectors hand to non-maximum suppression
 
 _LEAST = 2  # cells that a level has in each direction: batch norms need more than one
-_IN_CROWD = 0.5  # the share of a box within a crowd from which it is of the crowd
 _HUSHED = -100.0  # a log-odds at which background costs nothing and has no slope
 
 
@@ -145,9 +143,12 @@ def learnt(truth: Truth) -> tuple[Tensor, Tensor]:
 
 
 def of_crowd(boxes: Tensor, truth: Truth) -> Tensor:
-    """boxes [m, 4] -> bool [m]: half or more within a crowd and apart from every object, so that it is not asked."""
-    within = _shared(boxes, truth.boxes[truth.crowd]) >= _IN_CROWD * area(boxes).clamp_min(1e-7)[:, None]
-    return within.any(1) & ~(_shared(boxes, truth.boxes[~truth.crowd]) > 0).any(1)
+    """boxes [m, 4] -> bool [m]: centred within a crowd and apart from every object, so that they are not asked."""
+    crowds, objects = truth.boxes[truth.crowd], truth.boxes[~truth.crowd]
+    centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    within = ((centres >= crowds[:, :2]) & (centres < crowds[:, 2:])).all(-1)
+    low, high = torch.maximum(boxes[:, None, :2], objects[:, :2]), torch.minimum(boxes[:, None, 2:], objects[:, 2:])
+    return within.any(1) & ~(low < high).all(-1).any(1)
 
 
 def hushed(logits: Tensor, boxes: Tensor, truths: Sequence[Truth]) -> Tensor:
@@ -160,9 +161,3 @@ def best(boxes: Tensor, scores: Tensor, most: int = MOST) -> Tensor:
     """boxes [n, m, 4] and scores [n, m, C] -> candidates of the ``most`` with the highest scores, the best first."""
     places = scores.amax(-1).topk(min(most, scores.shape[1])).indices
     return torch.cat([boxes, scores], -1).gather(1, places[..., None].expand(-1, -1, 4 + scores.shape[2]))
-
-
-def _shared(a: Tensor, b: Tensor) -> Tensor:
-    """The area that each of a [m, 4] shares with each of b [k, 4]."""
-    low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
-    return (high - low).clamp_min(0).prod(-1)

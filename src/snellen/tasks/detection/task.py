@@ -150,9 +150,11 @@ class Detection(Task[Boxes]):
         ]
 
     def arrays(self, predicted: Sequence[Boxes], truth: Sequence[Boxes]) -> dict[str, np.ndarray]:
-        """Flat: row k of ``truth_*``, and of ``predicted_*``, is of image ``*_image[k]``; ``size`` is [n, 2]."""
+        """Flat: row k of ``truth_*``, and of ``predicted_*``, is of image ``*_image[k]``; ``size`` is [n, 2], and
+        ``thresholds`` [C]."""
         size = np.array([each.size for each in truth], np.int64).reshape(-1, 2)
-        return {"size": size, **_flat("truth", truth), **_flat("predicted", predicted)}
+        shown_from = np.array(self.thresholds, np.float32)
+        return {"size": size, "thresholds": shown_from, **_flat("truth", truth), **_flat("predicted", predicted)}
 
     def read_arrays(self, arrays: Mapping[str, np.ndarray]) -> tuple[Sequence[Boxes], Sequence[Boxes]]:
         return _unflat("predicted", arrays), _unflat("truth", arrays)
@@ -195,10 +197,10 @@ class Detection(Task[Boxes]):
         return beside(self.draw(image, truth), said, ("truth", "prediction"))
 
     def charts(self, arrays: Mapping[str, np.ndarray]) -> list[Chart]:
-        from snellen.tasks.detection.plots import charts
+        from snellen.tasks.object_charts import charts
 
         predicted, truth = self.read_arrays(arrays)
-        return charts(paired(predicted, truth), self.classes)
+        return charts(paired(predicted, truth), self.classes, arrays["thresholds"].tolist())
 
 
 def _truths(batch: Batch[Boxes]) -> list[Truth]:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from snellen.core.geometry import Size
-from snellen.core.record import Record
+from snellen.core.record import BACKGROUND, Record
 from snellen.data.elastic import ElasticField
 from snellen.data.mask_files import VOID
 from snellen.metrics.class_maps import image_iou
 from snellen.nn.segmentation.table import ARCHITECTURES
 from snellen.tasks.base import Task
 from snellen.tasks.segmentation.metrics import SegmentationMetrics, image_counts, stacked
-from snellen.tasks.segmentation.target import BACKGROUND, ClassMap, from_arrays, to_arrays
+from snellen.tasks.segmentation.target import ClassMap, from_arrays, to_arrays
 
 if TYPE_CHECKING:
     from PIL import Image
