@@ -22,6 +22,7 @@ from snellen.data.store import ImageStore
 from snellen.tasks.base import create_task
 from snellen.tasks.instances.target import MIN_VISIBLE, InstanceSet
 from snellen.tasks.instances.task import Instances
+from tiny_runs import a_plan
 
 SIDE = 32
 CLASSES = ("red", "blue")
@@ -153,6 +154,11 @@ def test_pasting_follows_from_seed_epoch_and_image(tmp_path: Path) -> None:
     assert np.array_equal(once.pixels, again.pixels) and once.target.masks == again.target.masks
     epochs = {training_scene(images, _variation(1.0), e, 2, "2.png").pixels.tobytes() for e in range(10)}
     assert len(epochs) > 1
+
+
+def test_the_plan_says_how_many_images_get_objects() -> None:
+    assert Variation.of(a_plan(copy_paste=0.3)).copy_paste == 0.3
+    assert Variation.of(a_plan()).copy_paste == 0.0
 
 
 def test_without_outlines_nothing_can_be_pasted(tmp_path: Path) -> None:

@@ -34,13 +34,7 @@ PREPROCESSING = Preprocessing(
     input_size=(SIDE, SIDE), fit="squash", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3
 )
 SMALLER: dict[str, dict[str, object]] = {  # than usual, for the time that tests take
-    "torchvision_models": {
-        "WIDTH": 32,
-        "HIDDEN": 64,
-        "PROPOSALS": 40,
-        "SAMPLED_ANCHORS": 5000,
-        "SAMPLED_PROPOSALS": 5000,
-    },
+    "torchvision_models": {"WIDTH": 32, "HIDDEN": 64, "PROPOSALS": 40, "SAMPLED_PROPOSALS": 32},
     "effdet_models": {"LEVELS": 3},
     "transformers_models": {"WIDTH": 32, "HIDDEN": 64, "LAYERS": 2, "HEADS": 4, "QUERIES": 30, "DENOISING": 20},
 }
@@ -112,12 +106,11 @@ def _images(count: int = 2, seed: int = 1) -> Tensor:
 
 
 def _scenes() -> tuple[Tensor, list[Truth]]:
-    """Two images with the objects of OBJECTS, each of its class's colour."""
+    """Two images with an object each, of the first class and of the last, in a colour of its own."""
     images = _images() // 4
     images[0, 0, 4:24, 34:60] = 250
-    images[0, 2, 28:62, 6:30] = 250
-    images[1, 0, 10:40, 20:50] = 250
-    return images, [OBJECTS, Truth.of_boxes(torch.tensor([[20.0, 10, 50, 40]]), torch.tensor([0]))]
+    images[1, 2, 28:62, 6:30] = 250
+    return images, [Truth.of_boxes(OBJECTS.boxes[i, None], OBJECTS.labels[i, None]) for i in range(2)]
 
 
 def _total(terms: dict[str, Tensor]) -> Tensor:
@@ -206,7 +199,7 @@ def test_every_parameter_is_learnt(name: str) -> None:
     """At the second step: some layers begin as zero, so that at the first others have no slope."""
     detector = _detector(name, Plain)
     optimizer = torch.optim.SGD(detector.parameters(), 0.01)
-    large = Truth.of_boxes(torch.tensor([[0.0, 0, 64, 64], [2, 2, 10, 9]]), torch.tensor([0, 1]))
+    large = Truth.of_boxes(torch.tensor([[0.0, 0, 64, 64], [2, 2, 10, 9], [0, 0, 38, 38]]), torch.tensor([0, 1, 1]))
     images = _scenes()[0]
     for _ in range(2):
         _step(detector, optimizer, images, [OBJECTS, large])
@@ -215,36 +208,26 @@ def test_every_parameter_is_learnt(name: str) -> None:
         for key, p in detector.named_parameters()
         if p.requires_grad and (p.grad is None or not bool(p.grad.abs().sum() > 0))
     ]
-    assert [key for key in unlearnt if not _is_constant(name, key)] == []
-
-
-def _is_constant(name: str, key: str) -> bool:
-    """What has no slope by its nature."""
-    return False
+    assert unlearnt == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_and_calls_classes_by_their_own_numbers(name: str) -> None:
     """Class 0 is found as class 0 and the last as the last, where they are: background shifts none of them."""
-    detector = _detector(name, Plain)
-    images, truths = _scenes()
-    optimizer = torch.optim.AdamW(detector.parameters(), 2e-3, weight_decay=0.0)
-    steps = 60
+    detector, (images, truths) = _detector(name, Plain), _scenes()
+    steps, rate = (60, 1e-2) if ARCHITECTURES[name].library == "transformers" else (50, 3e-3)
+    optimizer = torch.optim.AdamW(detector.parameters(), weight_decay=0.0)
     told = []
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, 2.0 * (1 - step / steps))
+        optimizer.param_groups[0]["lr"] = rate * min((step + 1) / 5, 1.0, 2 * (1 - step / steps))
         told.append(_step(detector, optimizer, images, truths))
-    assert sum(told[-3:]) / 3 < 0.5 * told[0], told[::10]
+    assert told[-1] < 0.6 * told[0], told[::10]
     with torch.no_grad():
-        candidates = detector(images)
+        candidates = detector.eval()(images)
     for found, truth in zip(candidates, truths, strict=True):
-        for box, label in zip(truth.boxes, truth.labels.tolist(), strict=True):
-            first = int(found[:, 4 + label].argmax())
-            overlap = float(iou(found[:, :4], box)[found[:, 4:].amax(1).topk(3).indices].max())
-            assert label in truth.labels and overlap > 0.5, (name, label, overlap)
-            assert any(float(iou(found[first, :4], own)) > 0.5 for own in truth.boxes[truth.labels == label])
-    absent = candidates[..., 5].amax()
-    assert float(absent) < 0.5 * float(candidates[..., 4:].amax()), "class 1 is in no image"
+        first = int(found[:, 4:].amax(1).argmax())
+        assert int(found[first, 4:].argmax()) == int(truth.labels)
+        assert float(iou(found[first, :4], truth.boxes[0])) > 0.5
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,7 +44,7 @@ OPTIONS = {
     "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"}
     | {"void", "outlines", "box_origin"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
-    "predict": {"run", "images", "out", "device", "seed", "json"},
+    "predict": {"run", "images", "tile", "tile_overlap", "tile_merge", "out", "device", "seed", "json"},
     "compare": {"runs", "versus", "out", "device", "seed", "json"},
     "lab": {"name", "data", "out", "seed", "json"},
 }

@@ -95,3 +95,14 @@ def test_a_damaged_sweep_is_named(content: Any, run: Path) -> None:
 def test_a_sweep_of_no_or_equal_losses_can_be_drawn() -> None:
     assert sweep_chart("t", "c", [], [], [], {}).rows == ()
     assert "<svg" in sweep_chart("t", "c", [0.1, 0.2], [1.0, 1.0], [1.0, 1.0], {"valley": 0.1}).svg
+
+
+def test_the_terms_of_a_loss_are_drawn_where_there_are_several(run: Path) -> None:
+    assert "Terms of the loss" not in charts(run)
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+    steps = [event for event in events if event["event"] == "step"]
+    for event in steps:
+        event |= {"train/box": 3.0, "train/class": 1.0}
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    chart = charts(run)["Terms of the loss"]
+    assert set(chart.header) == {"step", "box", "class"} and "box 75 %, class 25 %" in chart.caption

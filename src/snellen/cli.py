@@ -158,11 +158,23 @@ def _evaluate(
     return 0
 
 
-def _predict(
+def _predict(  # noqa: PLR0913  (each of them is an option)
     run: RunPath,
     images: Annotated[tuple[Path, ...], Parameter(help="Image files, or folders of them.")],
     /,
     *,
+    tile: Annotated[
+        str | None,
+        Parameter(help="Look at large images in tiles of this size, as 640x480: for things that are small in them."),
+    ] = None,
+    tile_overlap: Annotated[
+        float | None,
+        Parameter(help="Share of a tile that its neighbour shows too; objects should be no larger. Default: 0.2."),
+    ] = None,
+    tile_merge: Annotated[
+        str | None,
+        Parameter(help="Boxes of tiles are one by overlap over their union, or over the smaller: iou, smaller."),
+    ] = None,
     out: OutFile = None,
     device: Device = "auto",
     seed: Seed = 0,
@@ -173,7 +185,8 @@ def _predict(
 
     del seed  # prediction draws nothing; every verb takes the option so that scripts need not know
     console = _console(json)
-    predictions = predict(run, images, out=out, device=device, console=console)
+    tiles: dict[str, Any] = {"tile": tile, "tile_overlap": tile_overlap, "tile_merge": tile_merge}
+    predictions = predict(run, images, **tiles, out=out, device=device, console=console)
     for prediction in predictions:
         said = f"{prediction.label}" if prediction.error is None else f"not read: {prediction.error}"
         sure = "" if prediction.confidence is None else f"  {100 * prediction.confidence:.1f} %"

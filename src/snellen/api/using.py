@@ -53,8 +53,16 @@ class Run:
         splits = self.folder.read_json("results.json")["splits"]
         return {split: {name: Estimate.from_json(e) for name, e in sides.items()} for split, sides in splits.items()}
 
-    def predict(self, images: str | Path | Iterable[str | Path]) -> list[Prediction]:
-        return predict(self, images)
+    def predict(
+        self,
+        images: str | Path | Iterable[str | Path],
+        *,
+        tile: int | str | tuple[int, int] | None = None,
+        tile_overlap: float | None = None,
+        tile_merge: str | None = None,
+    ) -> list[Prediction]:
+        """As ``snellen.predict``."""
+        return predict(self, images, tile=tile, tile_overlap=tile_overlap, tile_merge=tile_merge)
 
     def to_json(self) -> dict[str, Any]:
         results = self.folder.read_json("results.json", missing={})
@@ -111,6 +119,9 @@ def predict(
     run: str | Path | Run,
     images: str | Path | Iterable[str | Path],
     *,
+    tile: int | str | tuple[int, int] | None = None,
+    tile_overlap: float | None = None,
+    tile_merge: str | None = None,
     out: str | Path | None = None,
     device: str = "auto",
     console: Console | None = None,
@@ -118,13 +129,22 @@ def predict(
     """One prediction for each image, in order; folders stand for the images in them.
 
     An image that cannot be read has an ``error``. ``out`` is a folder for predictions.json. Raises SnellenError.
+
+    tile          for small things in images that are far larger than those of the training: they are looked at in
+                  tiles of (width, height) pixels, or of that side, at full resolution. Where boxes are asked for, the
+                  whole image is looked at as well, for what no tile holds. A tile as large as the image changes nothing
+    tile_overlap  the least share of a tile's side that its neighbour shows as well; 0.2
+    tile_merge    boxes of different tiles are of one object where they overlap by more than half of their union
+                  ('iou', the usual way), or of the smaller one ('smaller')
     """
+    from snellen.data.tiles import Tiling
     from snellen.ensemble import load_run
     from snellen.predict import Predictor, images_of
 
+    tiling = Tiling.of(tile, tile_overlap, tile_merge)
     folder = _ready(run, device, 0, out)
     paths = images_of([images] if isinstance(images, str | Path) else images)
-    predictor = Predictor(load_run(folder, device=device))
+    predictor = Predictor(load_run(folder, device=device), tiling)
     predictions = []
     with (console or Console()).progress("Predicting", len(paths)) as advance:
         for prediction in predictor.predict(paths):

@@ -19,12 +19,16 @@ from snellen.report.wording import counted, duration, metric_name
 from snellen.train.rate_sweep import SWEEP_FILE, RateSweep
 from snellen.train.schedule import SCHEDULES, planned_rates
 
+_NOT_TERMS = {"train/step_loss", "train/gradient_norm"}
+_TERM_POINTS = 60  # of a line, each the mean of as many steps
+
 
 def training_charts(source: Source) -> list[Chart]:
     """Loss, headline metric and learning rate over the epochs, and how the rate was found; those that have numbers."""
     epochs = [event for event in source.events if event.get("event") == "epoch"]
     drawn = (
         _loss_chart(source, epochs),
+        _terms_chart(source),
         _headline_chart(source, epochs),
         _rate_chart(source, epochs),
         _sweep_chart(source),
@@ -77,6 +81,25 @@ def _loss_chart(source: Source, epochs: Sequence[Json]) -> Chart | None:
     values = [value for line in found for value in line.y if value > 0]
     wide = bool(values) and max(values) > 20 * min(values)
     return lines("Loss", caption, found, x_label="epoch", y_label="loss", mark=_best(source, epochs), log_y=wide)
+
+
+def _terms_chart(source: Source) -> Chart | None:
+    """The terms of the loss beside each other; None where it has but one."""
+    steps = [event for event in source.events if event.get("event") == "step"]
+    names = sorted({name for event in steps for name in event if name.startswith("train/")} - _NOT_TERMS)
+    if len(names) < 2 or len(steps) < 2:
+        return None
+    parts = np.array_split(np.arange(len(steps)), min(len(steps), _TERM_POINTS))
+    x = [float(np.mean([steps[i]["step"] for i in part])) for part in parts]
+    shares, drawn = {}, []
+    for name in names:
+        values = np.array([float(event.get(name, 0.0)) for event in steps])
+        drawn.append(Line(name.removeprefix("train/"), x, [float(values[part].mean()) for part in parts]))
+        shares[name.removeprefix("train/")] = float(values[parts[-1]].mean())
+    total = sum(shares.values()) or 1.0
+    told = ", ".join(f"{name} {100 * value / total:.0f} %" for name, value in shares.items())
+    caption = f"What the loss is made of; a term that dwarfs the others is all that is learnt. At the end: {told}."
+    return lines("Terms of the loss", caption, drawn, x_label="step", y_label="training loss")
 
 
 def _headline_chart(source: Source, epochs: Sequence[Json]) -> Chart | None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from snellen.core.plan import Plan
     from snellen.core.sample import Batch, Frame
     from snellen.data.elastic import ElasticField
+    from snellen.data.tiles import Region
     from snellen.draw.chart import Chart
     from snellen.nn.catalog import Provenance
 
@@ -34,6 +35,7 @@ TASKS: dict[str, str] = {
     "regression": "snellen.tasks.regression.task:Regression",
     "detection": "snellen.tasks.detection.task:Detection",
     "segmentation": "snellen.tasks.segmentation.task:Segmentation",
+    "instances": "snellen.tasks.instances.task:Instances",
 }
 
 
@@ -62,6 +64,8 @@ class Task(ABC, Generic[TargetT]):
     dense     whether answers are about places in the image. Targets then lie in the pixels of the image on disk and
               move with it, batches have frames, and nothing linear stands on pooled features: no probe, no SVM
     architectures   what ``plan.architecture`` may be, the usual one first; empty: a linear head
+    tile_merges     how answers for the tiles of a large image may become one, the usual way first; empty: they cannot
+    tiles_and_whole  whether the whole image is looked at beside its tiles
     trivial_answer  what ``majority`` says of every image, as in "always giving ..."
     decision  turns probabilities into decisions: where images have one class, a factor on each class's probability
               before the largest is taken; where they have any number of labels, the threshold of each. Empty: no
@@ -74,6 +78,8 @@ class Task(ABC, Generic[TargetT]):
     parts_classes: ClassVar[bool] = False
     dense: ClassVar[bool] = False
     architectures: ClassVar[tuple[str, ...]] = ()
+    tile_merges: ClassVar[tuple[str, ...]] = ()
+    tiles_and_whole: ClassVar[bool] = False
     trivial_answer: ClassVar[str] = "the most frequent answer"
 
     def __init__(self, classes: Sequence[str], decision: Sequence[float] = ()) -> None:
@@ -217,6 +223,24 @@ class Task(ABC, Generic[TargetT]):
     @abstractmethod
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         """Raw outputs of several models for the same images -> raw outputs that decode to the mean prediction."""
+
+    def merging(self, way: str | None) -> str:
+        """How answers for tiles are merged: ``way``, or the usual one. Raises ConfigError where the task cannot."""
+        if not self.tile_merges:
+            raise ConfigError(f"the task '{self.name}' cannot merge the answers for tiles of an image: leave out tile")
+        if way is not None and way not in self.tile_merges:
+            raise ConfigError(
+                f"tile_merge = '{way}' does not fit the task '{self.name}': use {' or '.join(self.tile_merges)}"
+            )
+        return way or self.tile_merges[0]
+
+    def merge(self, parts: Sequence[TargetT], regions: Sequence[Region], size: Size, way: str) -> TargetT:
+        """The answers for parts of an image of ``size``, each in the pixels of its part, as one for the image.
+
+        regions  where the parts lie: ``Tiling.regions``; the last is the whole image if ``tiles_and_whole``
+        way      what ``merging`` gave
+        """
+        raise TypeError(f"the task '{self.name}' cannot merge the answers for tiles of an image")
 
     @abstractmethod
     def describe(self, predicted: TargetT) -> dict[str, Any]:

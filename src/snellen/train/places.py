@@ -13,6 +13,7 @@ from snellen.core.preprocessing import Fit
 from snellen.nn.catalog import BackboneFacts
 
 GRID = 32  # pixels: the coarsest map of a backbone is smaller than the input by this factor
+_BODY_SHARE = 0.3
 FROZEN_ON_CPU = 3
 """Stages of EfficientNet-Lite0: its maps at 1/2 and 1/4, as Detectron freezes ResNets (Girshick et al. 2018). Of a step
 at 512 x 384 they take half (docs/measurements.md)."""
@@ -57,9 +58,14 @@ def batch_size(num_train: int, device: str) -> tuple[int, str]:
     return size, f"{num_train} training images give {max(1, num_train // size)} steps an epoch"
 
 
+def body_rate(lr: float) -> tuple[float, str]:
+    """What is pretrained has to learn where things are as well."""
+    return _BODY_SHARE * lr, "a third of the head's: where things are is new to pretrained layers as well"
+
+
 def epochs(num_train: int, device: str) -> tuple[int, str]:
     """As many as it takes to see about so many images, fewer on a CPU."""
-    low, high, images = (8, 60, 8_000) if device == "cpu" else (20, 150, 60_000)
+    low, high, images = (8, 60, 3_500) if device == "cpu" else (20, 150, 60_000)
     count = int(np.clip(round(images / num_train), low, high))
     return count, f"{num_train} training images seen {count} times; more with --epochs"
 

@@ -118,9 +118,8 @@ def _fit(config: Config, facts: BackboneFacts | None, sizes: Sequence[tuple[int,
     aspects = [max(size) / max(1, min(size)) for size in sizes]
     wide = float(np.quantile(aspects, 0.9))
     if facts is None or wide > _WIDE:
-        reasons["fit"] = (
-            "tiny images are used whole" if facts is None else f"one image in ten is {wide:.1f} times as long as wide"
-        )
+        long = f"one image in ten is {wide:.1f} times as long as wide"
+        reasons["fit"] = "tiny images are used whole" if facts is None else long
         return "squash"
     reasons["fit"] = "how the weights were trained, and few images are more than twice as long as wide"
     return "center crop"
@@ -162,7 +161,7 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
         layer_decay=auto("layer_decay", 1.0, "the same rate for all"),
         schedule=schedule,
         lr=lr,
-        body_lr=auto("body_lr", *_body_rate(choice, lr, usual)),
+        body_lr=auto("body_lr", *_body_rate(choice, facts, lr, usual)),
         weight_decay=auto("weight_decay", usual.weight_decay, f"usual for {optimizer}"),
         label_smoothing=auto("label_smoothing", *_label_smoothing(choice, facts)),
         dropout=auto("dropout", 0.0, "the network's own"),
@@ -222,8 +221,10 @@ def _rate(config: Config, auto: _Auto, usual: float, reason: str) -> float:
     return usual if config.lr == "find" else auto("lr", usual, reason)
 
 
-def _body_rate(choice: ModelChoice, lr: float, usual: UsualRates) -> tuple[float, str]:
+def _body_rate(choice: ModelChoice, facts: TrainingFacts, lr: float, usual: UsualRates) -> tuple[float, str]:
     if choice.pretrained:
+        if facts.dense:
+            return places.body_rate(lr)
         return lr * usual.body / usual.head, "a tenth of the head's: pretrained layers need little change"
     return lr, "the same as the head's: everything starts from scratch"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -18,7 +17,6 @@ from snellen.nn.network import Normalize
 
 MOST = 1000  # candidates of an image: what published detectors hand to non-maximum suppression
 
-_LEAST = 2  # cells that a level has in each direction: batch norms need more than one
 _HUSHED = -100.0  # a log-odds at which background costs nothing and has no slope
 
 
@@ -124,10 +122,13 @@ def check_powers_of_two(strides: Sequence[int]) -> None:
         )
 
 
-def coarser(strides: Sequence[int], input_size: tuple[int, int], most: int) -> tuple[int, ...]:
-    """``strides`` and the doubles of the last, as long as a map has two cells each way; ``most`` in all."""
+def coarser(strides: Sequence[int], input_size: tuple[int, int], most: int, least: int = 2) -> tuple[int, ...]:
+    """``strides`` and the doubles of the last, as long as a map has ``least`` cells each way; ``most`` in all.
+
+    Batch norms that learn from a single image need two.
+    """
     found = list(strides)
-    while len(found) < most and math.ceil(min(input_size) / (2 * found[-1])) >= _LEAST:
+    while len(found) < most and min(input_size) > least * found[-1]:
         found.append(2 * found[-1])
     return tuple(found)
 

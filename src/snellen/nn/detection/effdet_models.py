@@ -124,9 +124,8 @@ class EfficientDetector(AdaptedDetector):
     def candidates(self, raw: Said) -> Tensor:
         with fp32(raw.scores[0]):
             scores, codes = _flat(raw.scores, self.num_classes), _flat(raw.boxes, 4)
-            anchors = self.head.anchors.boxes.repeat(len(codes), 1)
-            codes = torch.cat([codes[..., :2], codes[..., 2:].clamp_max(_LARGEST)], -1)
-            boxes = decode_box_outputs(codes.flatten(0, 1), anchors, output_xyxy=True).view_as(codes)
+            codes = torch.cat([codes[..., :2], codes[..., 2:].clamp_max(_LARGEST)], -1).permute(1, 2, 0)
+            boxes = decode_box_outputs(codes, self.head.anchors.boxes[..., None], output_xyxy=True).permute(2, 0, 1)
             return best(boxes, scores.sigmoid())
 
 

@@ -8,6 +8,7 @@ loose box is not all background.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -28,8 +29,8 @@ _MOST_LEARNT = 100  # cells of an image whose masks are learnt, those with the b
 
 
 class Prototypes(nn.Sequential):
-    """The finest map of a pyramid [n, width, h, w], ``stride`` pixels a cell -> [n, count, h', w'], at ``mask_stride``
-    pixels a cell."""
+    """The finest map of a pyramid [n, width, h, w], ``stride`` pixels a cell -> [n, count, h', w']: of the same size,
+    or twice as fine where a cell is more than MASK_STRIDE pixels."""
 
     def __init__(self, width: int, count: int, stride: int) -> None:
         enlarge = 2 if stride > MASK_STRIDE else 1
@@ -40,7 +41,6 @@ class Prototypes(nn.Sequential):
             ConvNormAct(width, width, 3),
             nn.Conv2d(width, count, 1),
         )
-        self.mask_stride = stride / enlarge
 
 
 class DenseInstanceDetector(DenseDetector):
@@ -71,13 +71,20 @@ class DenseInstanceDetector(DenseDetector):
         raw = self.raw(images)
         return self.terms(raw, truths), self.candidates(raw)
 
+    def raw(self, images: Tensor) -> Raw:
+        """As for ``DenseDetector``, and among the outputs the prototypes [n, K, h', w']."""
+        said = super().raw(images)
+        return replace(
+            said, outputs={**said.outputs, "prototypes": self.head.get_submodule("prototypes")(said.levels[0])}
+        )
+
     def candidates(self, raw: Raw) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         coefficients = raw.outputs["coefficients"].float().tanh()
-        return torch.cat([super().candidates(raw), coefficients], 2), self._prototypes(raw)
+        return torch.cat([super().candidates(raw), coefficients], 2), raw.outputs["prototypes"].float()
 
     def further_terms(self, raw: Raw, truths: Sequence[Truth], asked: Sequence[Assignment]) -> dict[str, Tensor]:
         """Of the cells that answer for an object, each as much as its box does."""
-        coefficients, prototypes = raw.outputs["coefficients"].float().tanh(), self._prototypes(raw)
+        coefficients, prototypes = raw.outputs["coefficients"].float().tanh(), raw.outputs["prototypes"].float()
         losses, shares = [], []
         for i, (truth, each) in enumerate(zip(truths, asked, strict=True)):
             cells = each.share.topk(min(_MOST_LEARNT, int((each.truth >= 0).sum()))).indices
@@ -86,10 +93,6 @@ class DenseInstanceDetector(DenseDetector):
             shares.append(each.share[cells])
         share = torch.cat(shares)
         return {"mask": (torch.cat(losses) * share).sum() / share.sum().clamp_min(1)}
-
-    def _prototypes(self, raw: Raw) -> Tensor:
-        found: Tensor = self.head.get_submodule("prototypes")(raw.levels[0])
-        return found.float()
 
 
 def mask_targets(truth: Truth, objects: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -72,8 +72,10 @@ class AnchorDetector(AdaptedDetector):
             return best(self.boxes(raw.outputs["bbox_regression"], raw.anchors), scores)
 
     def boxes(self, regression: Tensor, anchors: Tensor) -> Tensor:
-        flat: Tensor = self.head.box_coder.decode_single(regression.flatten(0, 1), anchors.repeat(len(regression), 1))
-        return flat.unflatten(0, regression.shape[:2])
+        """[n, m, 4] as it is said -> in pixels. torchvision takes many boxes of an anchor: here one of each image."""
+        said = regression.transpose(0, 1).flatten(1)
+        boxes: Tensor = self.head.box_coder.decode_single(said, anchors)
+        return boxes.view(len(anchors), -1, 4).transpose(0, 1)
 
     def scores(self, outputs: Mapping[str, Tensor]) -> Tensor:
         return outputs["cls_logits"].sigmoid()
@@ -146,7 +148,7 @@ class BareLevels(nn.Module):
     def __init__(self, backbone: MapBackbone, input_size: tuple[int, int], width: int = _WIDTH) -> None:
         super().__init__()
         self.entry = FeaturePyramid(backbone.channels, backbone.reductions, 1).entry
-        self.strides = coarser(self.entry.strides, input_size, _SSD_LEVELS)
+        self.strides = coarser(self.entry.strides, input_size, _SSD_LEVELS, least=1)
         more = len(self.strides) - len(self.entry.strides)
         self.channels = [*self.entry.channels, *[width] * more]
         self.shrink = nn.ModuleList(

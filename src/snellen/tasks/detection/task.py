@@ -12,11 +12,13 @@ import numpy as np
 from snellen.core.geometry import Size, clip_boxes, invert, map_boxes
 from snellen.core.record import Record
 from snellen.data.elastic import ElasticField
+from snellen.data.tiles import Region
 from snellen.metrics.coco_ap import match_images
 from snellen.metrics.detection_errors import detection_errors
 from snellen.metrics.operating_point import best_threshold
 from snellen.tasks.base import Task
 from snellen.tasks.detection.metrics import DetectionMetrics, paired
+from snellen.tasks.detection.sightings import merged
 from snellen.tasks.detection.target import Boxes
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Detection(Task[Boxes]):
     loss_names = ("quality-focal", "focal")
     dense = True
     architectures = ("dense",)
+    tile_merges = ("iou", "smaller")
+    tiles_and_whole = True
     trivial_answer = "nothing"
 
     _nms: tuple[Any, float] = ("per class", 0.6)
@@ -164,6 +168,9 @@ class Detection(Task[Boxes]):
         import torch
 
         return torch.cat(list(outputs), 1)
+
+    def merge(self, parts: Sequence[Boxes], regions: Sequence[Region], size: Size, way: str) -> Boxes:
+        return merged(parts, regions, size, by=way, agnostic=self._nms[0] == "agnostic")
 
     def describe(self, predicted: Boxes) -> dict[str, Any]:
         shown = predicted.above(self.thresholds)

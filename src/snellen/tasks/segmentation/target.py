@@ -15,6 +15,7 @@ from snellen.core.masks import annotation_mask
 from snellen.core.record import BACKGROUND, Record
 from snellen.data.elastic import ElasticField
 from snellen.data.mask_files import VOID, read_mask
+from snellen.data.tiles import Region, nearest
 from snellen.data.warp import warp_mask
 
 """The class of what no object covers, where truth comes from the outlines of objects."""
@@ -52,6 +53,22 @@ class ClassMap:
         if record.objects is not None:
             return cls.from_array(_of_objects(record, classes))
         raise DataError(f"{record.id}: no class is given for its pixels; give masks, or outlines of objects")
+
+    @classmethod
+    def assembled(cls, parts: Sequence[ClassMap], regions: Sequence[Region], size: Size, num_classes: int) -> ClassMap:
+        """The maps of an image's tiles as one: each pixel as in the tile whose middle is nearest.
+
+        ``scores`` are those of the parts, weighted by how many pixels of a class each has given.
+        """
+        found = np.full(size[::-1], VOID, np.uint8)
+        sums, counts = np.zeros(num_classes), np.zeros(num_classes)
+        for part, (left, top, _, _), (x0, y0, x1, y1) in zip(parts, regions, nearest(regions), strict=True):
+            piece = part.array[y0 - top : y1 - top, x0 - left : x1 - left]
+            found[y0:y1, x0:x1] = piece
+            if part.scores is not None:
+                given = np.bincount(piece.ravel(), minlength=num_classes)[:num_classes]
+                sums, counts = sums + given * part.scores, counts + given
+        return cls.from_array(found, (sums / np.maximum(counts, 1)).astype(np.float32))
 
     @property
     def array(self) -> Map:

@@ -12,6 +12,7 @@ from snellen.core.geometry import Size
 from snellen.core.record import BACKGROUND, Record
 from snellen.data.elastic import ElasticField
 from snellen.data.mask_files import VOID
+from snellen.data.tiles import Region
 from snellen.metrics.class_maps import image_iou
 from snellen.nn.segmentation.table import ARCHITECTURES
 from snellen.tasks.base import Task
@@ -39,6 +40,7 @@ class Segmentation(Task[ClassMap]):
     loss_names = ("cross-entropy+dice", "cross-entropy", "focal", "dice", "jaccard", "lovasz")
     dense = True
     architectures = tuple(ARCHITECTURES)
+    tile_merges = ("nearest",)
     trivial_answer = "the most frequent class everywhere"
 
     def target(self, record: Record) -> ClassMap:
@@ -110,6 +112,9 @@ class Segmentation(Task[ClassMap]):
 
         logs = torch.stack([output.float().log_softmax(1) for output in outputs])
         return logs.logsumexp(0) - math.log(len(outputs))
+
+    def merge(self, parts: Sequence[ClassMap], regions: Sequence[Region], size: Size, way: str) -> ClassMap:
+        return ClassMap.assembled(parts, regions, size, len(self.classes))
 
     # --- results
 
