@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from snellen.core.errors import ConfigError
 from snellen.nn.detection.boxes import area, hull, iou, overlap
+from snellen.nn.detection.loss_names import BOXES, SCORES, chosen_losses
 from snellen.nn.detection.losses import (
     BOX_LOSSES,
     SCORE_LOSSES,
@@ -200,3 +202,12 @@ def test_distribution_focal_loss_is_least_at_the_true_expectation() -> None:
         distribution_focal_loss(logits, torch.tensor(5.3)).backward()
         optimizer.step()
     assert float((logits.detach().softmax(0) * torch.arange(9)).sum()) == pytest.approx(5.3, abs=0.05)
+
+
+def test_losses_go_by_the_names_that_settings_give() -> None:
+    assert set(SCORES) == set(SCORE_LOSSES) and set(BOXES) == set(BOX_LOSSES)
+    assert chosen_losses("ciou") == {"score_loss": "quality-focal", "box_loss": "ciou"}
+    assert chosen_losses("l1 + focal") == {"score_loss": "focal", "box_loss": "l1"}
+    for wrong, words in (("giuo", "did you mean 'giou'"), ("giou+ciou", "two losses for the same")):
+        with pytest.raises(ConfigError, match=words):
+            chosen_losses(wrong)

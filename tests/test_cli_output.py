@@ -197,7 +197,7 @@ def test_help_names_the_choices_and_the_defaults() -> None:
     code, out, _ = called(["train", "--help"])
     flat = re.sub(r"[\s│]+", " ", out)
     assert code == 0
-    assert "One of auto, squash, center crop." in flat
+    assert "One of auto, squash, center crop, letterbox." in flat
     assert "as 70/15/15. Default: 70/15/15." in flat
 
 

@@ -20,6 +20,7 @@ from snellen.nn.detection.adapter import best, of_crowd
 from snellen.nn.detection.architectures import create_detector
 from snellen.nn.detection.boxes import iou
 from snellen.nn.detection.dense import cells
+from snellen.nn.detection.loss_names import USUAL_LOSS
 from snellen.nn.detection.table import ARCHITECTURES
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
@@ -87,7 +88,7 @@ def _detector(name: str, backbone: Callable[[], MapBackbone] | None = None, seed
     plan = a_plan(
         model=SMALL_RESNET,
         architecture=name,
-        loss="quality-focal",
+        loss=USUAL_LOSS,
         preprocessing=PREPROCESSING,
         norm="auto",
         activation="auto",
@@ -405,3 +406,12 @@ def test_regions_are_told_once_for_each_class_and_filled_up() -> None:
     assert bool(((found[:, 4:] > 0).sum(1) <= 1).all())
     filled = found[:, 4:].amax(1) > 0
     assert 0 < int(filled.sum()) <= NUM_CLASSES * 40 and not found[~filled].any()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ("ssd", "efficientdet"))
+def test_one_stage_detectors_export_for_any_batch(name: str) -> None:
+    detector = _detector(name, Plain).eval()
+    exported = torch.export.export(detector, (_images(2),), dynamic_shapes=({0: torch.export.Dim("n")},)).module()
+    for count in (1, 3):
+        torch.testing.assert_close(exported(_images(count)), detector(_images(count)))

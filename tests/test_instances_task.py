@@ -1,8 +1,7 @@
-"""Instance segmentation: masks that move, answers that become the truth, COCO's numbers, and that it learns."""
+"""Instance segmentation: masks that move, truth from outlines, answers that become the truth, and that it learns."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +12,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from torch import Tensor
 
-from snellen.core.annotation import Annotation, Rle
+from instance_scenes import (
+    CLASSES,
+    SIZE,
+    TASK,
+    TRUTH,
+    Mask,
+    blank_mask,
+    disc_mask,
+    instance_set,
+    scores_of,
+    square_mask,
+    whole_mask,
+)
+from snellen.core.annotation import Annotation
 from snellen.core.errors import DataError
 from snellen.core.geometry import hflip, letterbox, rotation, scaling, squash, translation
-from snellen.core.masks import decode, encode, mask_box, text_to_runs
+from snellen.core.masks import encode, mask_box
 from snellen.core.record import Record
 from snellen.core.sample import Batch, Frame, Mixed
 from snellen.data.elastic import elastic_fields
@@ -32,45 +43,10 @@ from tiny_runs import a_plan
 
 torch.set_num_threads(1)
 
-CLASSES = ("circle", "square")
-TASK = Instances(CLASSES)
-SIZE = (40, 30)  # (width, height)
-Mask = NDArray[np.bool_]
-
-
-def _blank(size: tuple[int, int] = SIZE) -> Mask:
-    return np.zeros((size[1], size[0]), np.bool_)
-
-
-def _disc(x: float, y: float, radius: float, size: tuple[int, int] = SIZE) -> Mask:
-    across, down = np.arange(size[0]) + 0.5, np.arange(size[1])[:, None] + 0.5
-    return np.asarray((across - x) ** 2 + (down - y) ** 2 < radius**2)
-
-
-def _square(x: int, y: int, side: int, size: tuple[int, int] = SIZE) -> Mask:
-    mask = _blank(size)
-    mask[y : y + side, x : x + side] = True
-    return mask
-
-
-def _set(masks: Sequence[Mask], labels: Sequence[int], size: tuple[int, int] = SIZE, **changes: Any) -> InstanceSet:
-    boxes = np.array([mask_box(mask) for mask in masks], np.float32).reshape(-1, 4)
-    scores = np.ones(len(masks), np.float32)
-    found = InstanceSet.predicted(
-        size, [ObjectMask.of(mask) for mask in masks], boxes, np.array(labels, np.int64), scores
-    )
-    return replace(found, **{"scores": None, **changes})
-
 
 def _record(*objects: Annotation, size: tuple[int, int] = SIZE) -> Record:
     return Record(id="photo.jpg", path=Path("photo.jpg"), objects=objects, size=size)
 
-
-def _whole(target: InstanceSet, index: int = 0) -> Mask:
-    return target.stacked()[index]
-
-
-TRUTH = _set([_disc(12, 12, 8), _square(24, 10, 12)], [0, 1])
 
 masks = st.integers(0, 2**32).flatmap(
     lambda seed: st.builds(
@@ -126,8 +102,8 @@ def test_a_moved_mask_is_the_warped_mask(mask: Mask, how: str) -> None:
 
 
 def test_masks_follow_an_elastic_field() -> None:
-    field, discs = elastic_fields(0.05, 1, 0, ["a"], SIZE)[0], [_disc(20, 15, 9), _disc(10, 8, 6)]
-    bent = TASK.warp(_set(discs, [0, 1]), hflip(SIZE[0]), SIZE, field).stacked()
+    field, discs = elastic_fields(0.05, 1, 0, ["a"], SIZE)[0], [disc_mask(20, 15, 9), disc_mask(10, 8, 6)]
+    bent = TASK.warp(instance_set(discs, [0, 1]), hflip(SIZE[0]), SIZE, field).stacked()
     for seen, disc in zip(bent, discs, strict=True):
         assert np.array_equal(seen, warp_mask(disc, hflip(SIZE[0]), SIZE, ignore=0, field=field))
         assert not np.array_equal(seen, disc[:, ::-1])
@@ -138,21 +114,21 @@ def test_masks_follow_an_elastic_field() -> None:
 
 def test_the_truth_is_what_outlines_and_runs_cover() -> None:
     square = Annotation(label="square", box=(5, 5, 15, 15), polygons=((5, 5, 15, 5, 15, 15, 5, 15),))
-    ring = _disc(28, 15, 9) & ~_disc(28, 15, 4)
+    ring = disc_mask(28, 15, 9) & ~disc_mask(28, 15, 4)
     holed = Annotation(label="circle", box=(19, 6, 37, 24), mask=encode(ring))
     two = Annotation(label="square", box=(0, 20, 12, 30), polygons=((0, 20, 4, 20, 4, 30), (8, 20, 12, 20, 12, 30)))
     target = TASK.target(_record(square, holed, two))
     assert target.labels.tolist() == [1, 0, 1] and not target.crowd.any()
-    assert np.array_equal(_whole(target, 0), _square(5, 5, 10)) and np.array_equal(_whole(target, 1), ring)
-    assert _whole(target, 2)[:, 4:8].sum() == 0 and _whole(target, 2)[25, [3, 11]].all()
-    assert target.area.tolist() == [100, ring.sum(), _whole(target, 2).sum()]
+    assert np.array_equal(whole_mask(target, 0), square_mask(5, 5, 10)) and np.array_equal(whole_mask(target, 1), ring)
+    assert whole_mask(target, 2)[:, 4:8].sum() == 0 and whole_mask(target, 2)[25, [3, 11]].all()
+    assert target.area.tolist() == [100, ring.sum(), whole_mask(target, 2).sum()]
 
 
 def test_an_outline_beyond_the_image_is_cut() -> None:
     target = TASK.target(
         _record(Annotation(label="square", box=(30, 0, 40, 10), polygons=((30, -5, 50, -5, 50, 10, 30, 10),)))
     )
-    assert np.array_equal(_whole(target), _square(30, 0, 10))
+    assert np.array_equal(whole_mask(target), square_mask(30, 0, 10))
 
 
 def test_a_box_beside_outlines_is_neither_learnt_nor_judged() -> None:
@@ -161,10 +137,12 @@ def test_a_box_beside_outlines_is_neither_learnt_nor_judged() -> None:
     thin = Annotation(label="circle", box=(20, 20, 30, 21), polygons=((20, 20.1, 30, 20.1, 30, 20.2),))
     target = TASK.target(_record(known, box, thin))
     assert target.crowd.tolist() == [False, True, True]
-    found = _set([_square(5, 5, 10), _square(20, 5, 10)], [1, 1], scores=np.array([0.9, 0.95], np.float32))
-    assert _score([found], [target])["mask_map"] == 1.0
-    judged = _set([_square(5, 5, 10)], [1])
-    assert _score([found], [judged])["mask_map"] < 1.0
+    found = instance_set(
+        [square_mask(5, 5, 10), square_mask(20, 5, 10)], [1, 1], scores=np.array([0.9, 0.95], np.float32)
+    )
+    assert scores_of([found], [target])["mask_map"] == 1.0
+    judged = instance_set([square_mask(5, 5, 10)], [1])
+    assert scores_of([found], [judged])["mask_map"] < 1.0
 
 
 def test_boxes_alone_are_refused_with_what_to_do() -> None:
@@ -194,8 +172,8 @@ def test_a_flip_moves_masks_and_boxes() -> None:
 def test_objects_that_a_crop_cuts_away_are_dropped_by_their_pixels() -> None:
     """Of the triangle's box 40 % is left, of its pixels 16 %: it is judged by those."""
     triangle = np.tril(np.ones((20, 20), np.bool_))
-    whole = _blank((20, 20)) | triangle
-    target = _set([whole, _square(12, 0, 8, (20, 20))], [0, 1], (20, 20))
+    whole = blank_mask((20, 20)) | triangle
+    target = instance_set([whole, square_mask(12, 0, 8, (20, 20))], [0, 1], (20, 20))
     cut = TASK.warp(target, translation(-12, 0), (8, 20))
     assert cut.labels.tolist() == [1]
     kept = TASK.warp(target, translation(-8, 0), (12, 20))
@@ -204,7 +182,7 @@ def test_objects_that_a_crop_cuts_away_are_dropped_by_their_pixels() -> None:
 
 
 def test_a_crowd_is_kept_as_long_as_anything_of_it_is_seen() -> None:
-    target = _set([_square(0, 0, 20)], [0], crowd=np.array([True]))
+    target = instance_set([square_mask(0, 0, 20)], [0], crowd=np.array([True]))
     assert len(TASK.warp(target, translation(-19, 0), SIZE)) == 1
     assert len(TASK.warp(target, translation(-20, 0), SIZE)) == 0
 
@@ -216,9 +194,9 @@ def test_the_area_grows_with_the_mask() -> None:
 
 
 def test_overlaying_shows_each_image_on_its_side() -> None:
-    other = _set([_disc(20, 15, 10), _square(0, 0, 5)], [0, 1])
+    other = instance_set([disc_mask(20, 15, 10), square_mask(0, 0, 5)], [0, 1])
     both = TASK.overlay(TRUTH, other, (20, 0, 40, 30))
-    expected = [_whole(TRUTH, 0), _whole(other, 0) & (np.arange(40) >= 20)]
+    expected = [whole_mask(TRUTH, 0), whole_mask(other, 0) & (np.arange(40) >= 20)]
     assert both.labels.tolist() == [0, 0]
     assert np.array_equal(both.stacked(), np.stack(expected))
     assert both.boxes[1].tolist() == list(mask_box(expected[1]) or ())
@@ -253,8 +231,8 @@ def _iou(one: Mask, other: Mask) -> float:
 def test_perfect_answers_are_the_truth_in_the_image_s_own_pixels(fit: str) -> None:
     sizes = [(80, 60), (50, 90)]
     targets = [
-        _set([_disc(24, 24, 16, sizes[0]), _square(48, 20, 24, sizes[0])], [0, 1], sizes[0]),
-        _set([_disc(25, 60, 20, sizes[1])], [0], sizes[1]),
+        instance_set([disc_mask(24, 24, 16, sizes[0]), square_mask(48, 20, 24, sizes[0])], [0, 1], sizes[0]),
+        instance_set([disc_mask(25, 60, 20, sizes[1])], [0], sizes[1]),
     ]
     place = squash if fit == "squash" else letterbox
     frames = [Frame(size=size, matrix=place(size, (128, 96)), input_size=(128, 96)) for size in sizes]
@@ -263,16 +241,16 @@ def test_perfect_answers_are_the_truth_in_the_image_s_own_pixels(fit: str) -> No
         assert said.size == true.size and said.labels.tolist() == true.labels.tolist()
         np.testing.assert_allclose(said.boxes, true.boxes, atol=1.5)
         for i in range(len(true)):
-            assert _iou(_whole(said, i), _whole(true, i)) > 0.93
+            assert _iou(whole_mask(said, i), whole_mask(true, i)) > 0.93
 
 
 def test_a_frame_that_was_forgotten_would_be_seen() -> None:
     size, input_size = (50, 90), (128, 96)
-    target = _set([_disc(25, 60, 20, size)], [0], size)
+    target = instance_set([disc_mask(25, 60, 20, size)], [0], size)
     right = Frame(size=size, matrix=letterbox(size, input_size), input_size=input_size)
     wrong = replace(right, matrix=squash(size, input_size))
     said = TASK.decode(_outputs([target], [right]), [wrong])[0]
-    assert _iou(_whole(said), _whole(target)) < 0.5
+    assert _iou(whole_mask(said), whole_mask(target)) < 0.5
 
 
 def test_masks_end_where_their_box_ends() -> None:
@@ -300,7 +278,7 @@ def _own_frame() -> Frame:
 
 
 def test_without_frames_answers_are_in_pixels_of_the_input() -> None:
-    outputs = _outputs([_set([_disc(12, 12, 8, (40, 32))], [0], (40, 32))], [_frame_of((40, 32))])
+    outputs = _outputs([instance_set([disc_mask(12, 12, 8, (40, 32))], [0], (40, 32))], [_frame_of((40, 32))])
     plain = TASK.decode(outputs)[0]
     plan = a_plan(preprocessing=replace(a_plan().preprocessing, input_size=(80, 64)))
     doubled = Instances(CLASSES).configured(plan).decode(outputs)[0]
@@ -315,17 +293,17 @@ def test_several_networks_answer_as_one_with_prototypes_of_their_own() -> None:
     """Two that know one object each, at different resolutions."""
     frame = _frame_of((80, 64))
     one, other = (
-        _set([_disc(20, 20, 12, (80, 64))], [0], (80, 64)),
-        _set([_square(40, 20, 24, (80, 64))], [1], (80, 64)),
+        instance_set([disc_mask(20, 20, 12, (80, 64))], [0], (80, 64)),
+        instance_set([square_mask(40, 20, 24, (80, 64))], [1], (80, 64)),
     )
     together = TASK.combine([_outputs([one], [frame]), _outputs([other], [frame], cells=8)])
     found = TASK.decode(together, [frame])[0]
     assert found.labels.tolist() == [0, 1]
-    assert _iou(_whole(found, 0), _whole(one)) > 0.9 and _iou(_whole(found, 1), _whole(other)) > 0.9
+    assert _iou(whole_mask(found, 0), whole_mask(one)) > 0.9 and _iou(whole_mask(found, 1), whole_mask(other)) > 0.9
 
 
 def test_empty_images_have_empty_answers() -> None:
-    nothing = _set([], [])
+    nothing = instance_set([], [])
     candidates, prototypes = torch.zeros(1, 5, 4 + 2 + 3), torch.zeros(1, 3, 8, 10)
     found = TASK.decode((candidates, prototypes), [_own_frame()])[0]
     assert len(found) == 0 and found.stacked().shape == (0, 30, 40)
@@ -334,195 +312,6 @@ def test_empty_images_have_empty_answers() -> None:
     assert len(TASK.warp(nothing, hflip(40), SIZE)) == 0
     with pytest.raises(DataError, match="nothing to measure"):
         TASK.metrics().compute()
-
-
-# --- numbers
-
-
-def _score(predicted: Sequence[InstanceSet], truth: Sequence[InstanceSet]) -> dict[str, float]:
-    metrics = TASK.metrics()
-    metrics.update(predicted, truth)
-    return {name: each.value for name, each in metrics.compute(intervals=False).items()}
-
-
-def _blurred(target: InstanceSet, rng: np.random.Generator) -> InstanceSet:
-    """Masks that are moved a little, some lost, some by another name."""
-    kept = target.chosen(rng.random(len(target)) < 0.9)
-    shift = translation(*rng.integers(-3, 4, 2))
-    moved = kept.moved(shift, target.size)
-    labels = np.where(rng.random(len(moved)) < 0.15, 1 - moved.labels, moved.labels)
-    return replace(moved, labels=labels, scores=np.sort(rng.random(len(moved)).astype(np.float32))[::-1].copy())
-
-
-def _many(num: int = 12, seed: int = 0) -> tuple[list[InstanceSet], list[InstanceSet]]:
-    rng, size = np.random.default_rng(seed), (120, 100)
-    truth = []
-    for _ in range(num):
-        count = int(rng.integers(0, 5))
-        drawn = [_disc(*rng.integers(20, 80, 2), rng.integers(5, 30), size) for _ in range(count)]
-        crowd = rng.random(count) < 0.15
-        truth.append(_set(drawn, rng.integers(0, 2, count).tolist(), size, crowd=crowd))
-    return [_blurred(each, rng) for each in truth], truth
-
-
-def test_the_numbers_are_those_of_pycocotools() -> None:
-    predicted, truth = _many()
-    ours = _score(predicted, truth)
-    masks, boxes = (_by_pycocotools(predicted, truth, kind) for kind in ("segm", "bbox"))
-    names = ("map", "map50", "map75", "map_small", "map_medium", "map_large")
-    names += ("mar1", "mar10", "mar100", "mar_small", "mar_medium", "mar_large")
-    for name, value in zip(names, masks, strict=True):
-        if value >= 0:
-            assert ours[f"mask_{name}"] == pytest.approx(value, abs=1e-9), name
-        else:
-            assert f"mask_{name}" not in ours
-    for name, value in list(zip(names, boxes, strict=True))[:3]:
-        assert ours[name] == pytest.approx(value, abs=1e-9)
-    assert 0.1 < ours["mask_map"] < 0.9 and ours["map"] != ours["mask_map"]
-
-
-def _by_pycocotools(predicted: Sequence[InstanceSet], truth: Sequence[InstanceSet], kind: str) -> list[float]:
-    import contextlib
-    import io
-
-    from pycocotools import mask as coco_mask
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    def row(target: InstanceSet, i: int, image: int) -> dict[str, Any]:
-        x0, y0, x1, y1 = map(float, target.boxes[i])
-        shape = coco_mask.encode(np.asfortranarray(_whole(target, i).astype(np.uint8)))
-        return {
-            "image_id": image + 1,
-            "category_id": int(target.labels[i]) + 1,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "segmentation": shape,
-        }
-
-    annotations = [
-        {**row(each, i, n), "area": float(each.area[i]), "iscrowd": int(each.crowd[i])}
-        for n, each in enumerate(truth)
-        for i in range(len(each))
-    ]
-    found = [
-        {**row(each, i, n), "score": float(each.scores[i])}
-        for n, each in enumerate(predicted)
-        if each.scores is not None
-        for i in range(len(each))
-    ]
-    if kind == "segm":
-        found = [{k: v for k, v in each.items() if k != "bbox"} for each in found]
-    else:
-        found = [{k: v for k, v in each.items() if k != "segmentation"} for each in found]
-    with contextlib.redirect_stdout(io.StringIO()):
-        dataset = COCO()
-        dataset.dataset = {
-            "images": [{"id": n + 1, "width": t.size[0], "height": t.size[1]} for n, t in enumerate(truth)],
-            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASSES)],
-            "annotations": [{"id": n + 1, **each} for n, each in enumerate(annotations)],
-        }
-        dataset.createIndex()
-        judge = COCOeval(dataset, dataset.loadRes(found), kind)
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return [float(each) for each in judge.stats]
-
-
-def test_intervals_hold_their_numbers_and_resamples_are_the_same_for_every_model() -> None:
-    predicted, truth = _many()
-    metrics = TASK.metrics()
-    metrics.update(predicted[:5], truth[:5])
-    metrics.update(predicted[5:], truth[5:])
-    told = metrics.compute(seed=1)
-    for name in ("mask_map", "mask_map50", "map", "matched_iou", "ap50/circle"):
-        low, high = told[name].low, told[name].high
-        assert low is not None and high is not None
-        assert low <= told[name].value <= high and low < high, name
-    assert told["mask_map"].n == 12 and told["mask_map_small"].low is None
-    assert metrics.compute(seed=1) == told
-    drawn = metrics.resampled(seed=1)
-    assert set(drawn) >= {"mask_map", "map", "ap50/square"} and len(set(map(len, drawn.values()))) == 1
-    grouped = metrics.compute(seed=1, groups=["a", "b", "c"] * 4)
-    assert grouped["mask_map"].value == told["mask_map"].value
-    assert grouped["mask_map"].method == "bootstrap over groups"
-    with pytest.raises(ValueError, match="as many predictions as truths"):
-        metrics.update(predicted, truth[:3])
-    with pytest.raises(ValueError, match="each of the 12 images"):
-        metrics.compute(groups=["a"])
-
-
-def test_the_right_box_with_the_wrong_mask_is_wrong() -> None:
-    ring = _disc(20, 15, 12) & ~_disc(20, 15, 10)
-    found = _set([ring], [0], scores=np.array([0.9], np.float32))
-    numbers = _score([found], [_set([_disc(20, 15, 12)], [0])])
-    assert numbers["map50"] == 1.0 and numbers["mask_map50"] == 0.0
-
-
-# --- what is told
-
-
-def test_thresholds_are_those_that_serve_best_on_validation() -> None:
-    """Right from 0.6 on, wrong below, for circles; too few squares to tell."""
-    right = [_set([_disc(12, 12, 8)], [0], scores=np.array([0.6 + 0.01 * i], np.float32)) for i in range(12)]
-    wrong = [_set([_disc(30, 20, 8)], [0], scores=np.array([0.5], np.float32)) for _ in range(12)]
-    truth = [_set([_disc(12, 12, 8)], [0])] * 12 + [_set([], [])] * 12
-    thresholds, sentence = TASK.fit_decision([*right, *wrong], truth)
-    assert 0.5 < thresholds[0] <= 0.6 and thresholds[1] == 0.3
-    assert f"circle {thresholds[0]:.2f}, square 0.30" in sentence
-
-
-def test_mistakes_are_the_images_with_most_faults() -> None:
-    truth = [TRUTH, TRUTH, TRUTH]
-    perfect = replace(TRUTH, scores=np.array([0.9, 0.8], np.float32))
-    half, none = perfect.chosen(np.array([True, False])), perfect.chosen(np.array([False, False]))
-    told = TASK.mistakes([half, perfect, none], truth, 5)
-    assert [(each["index"], each["off"]) for each in told] == [(2, 2), (0, 1)]
-    assert told[0]["truth"] == "1 circle, 1 square" and told[0]["predicted"] == "nothing"
-
-
-def test_arrays_give_back_what_they_were_made_of() -> None:
-    predicted, truth = _many(5, seed=3)
-    read = TASK.read_arrays(TASK.arrays(predicted, truth))
-    for before, after in zip((*predicted, *truth), (*read[0], *read[1]), strict=True):
-        assert before.size == after.size and before.masks == after.masks
-        for name in ("boxes", "labels", "crowd", "difficult", "area"):
-            assert np.array_equal(getattr(before, name), getattr(after, name)), name
-        assert (before.scores is None) == (after.scores is None)
-    assert _score(*read) == _score(predicted, truth)
-    with pytest.raises(KeyError):
-        TASK.read_arrays({"size": np.zeros((1, 2), np.int64)})
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pycocotools and numpy 2
-def test_a_description_can_be_read_by_pycocotools() -> None:
-    from pycocotools import mask as coco_mask
-
-    said = replace(TRUTH, scores=np.array([0.9, 0.1], np.float32))
-    told = json.loads(json.dumps(TASK.describe(said)))
-    assert told["size"] == [40, 30] and told["text"] == "1 circle"
-    (only,) = told["objects"]
-    assert only["label"] == "circle" and only["confidence"] == pytest.approx(0.9) and len(only["box"]) == 4
-    assert np.array_equal(coco_mask.decode(only["segmentation"]).astype(bool), _whole(said))
-    runs = Rle(size=tuple(only["segmentation"]["size"]), counts=text_to_runs(only["segmentation"]["counts"]))
-    assert decode(runs).sum() == only["area"]
-
-
-def test_drawing_colours_the_mask_and_leaves_the_rest() -> None:
-    image = np.full((300, 400, 3), 100, np.uint8)
-    target = TASK.warp(TRUTH, scaling(10, 10), (400, 300))
-    drawn = np.asarray(TASK.draw(image, target).resize((400, 300), 0)).astype(int)
-    changed = (drawn != 100).any(axis=2)
-    inside = target.pixels()
-    assert changed[inside].mean() > 0.99
-    assert changed[~inside][:, None].mean() < 0.1  # names
-    assert TASK.draw_mistake(image, target, target).width > 2 * 480
-
-
-def test_charts_are_drawn_of_masks() -> None:
-    predicted, truth = _many(6)
-    told = TASK.charts(TASK.arrays(predicted, truth))
-    assert len(told) > 2 and all(chart.title for chart in told)
 
 
 # --- learning
@@ -537,7 +326,9 @@ def _scene(rng: np.random.Generator, side: int) -> tuple[np.ndarray, Record]:
         x, y = (half * int(q) + int(rng.integers(radius, half - radius + 1)) for q in (place % 2, place // 2))
         label = int(rng.integers(0, 2))
         inside = (
-            _square(x - radius, y - radius, 2 * radius, (side, side)) if label else _disc(x, y, radius, (side,) * 2)
+            square_mask(x - radius, y - radius, 2 * radius, (side, side))
+            if label
+            else disc_mask(x, y, radius, (side,) * 2)
         )
         colour = rng.integers(120, 200, 3)
         colour[label] = 255
@@ -576,10 +367,10 @@ def test_it_learns_to_outline_shapes() -> None:
         optimizer.step()
         rates.step()
     terms, found = task.assess(model.eval(), unseen, plan)
-    numbers = _score(found, unseen.targets)
+    numbers = scores_of(found, unseen.targets)
     assert set(terms) >= {"class", "box", "mask"}
     assert numbers["mask_map50"] > 0.9 and numbers["matched_iou"] > 0.8
-    assert _score(task.majority(train.targets, 16), unseen.targets)["mask_map"] == 0.0
+    assert scores_of(task.majority(train.targets, 16), unseen.targets)["mask_map"] == 0.0
 
 
 def test_a_blend_of_two_images_shows_the_objects_of_both() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from snellen.core.errors import ConfigError
 from snellen.core.plan import Plan
 from snellen.nn.detection.dense import DenseDetector
+from snellen.nn.detection.loss_names import USUAL_LOSS, chosen_losses
 from snellen.nn.detection.table import check
 from snellen.nn.feature_maps import create_map_backbone
 
@@ -38,8 +39,9 @@ def create_detector(plan: Plan, num_classes: int) -> nn.Module:
     )
     settings: dict[str, Any] = {"loss_weights": dict(plan.loss_weights)} if plan.loss_weights else {}
     if name == "dense":
-        return DenseDetector(plan.preprocessing, backbone, num_classes, score_loss=plan.loss, **settings)
-    if plan.loss not in ("auto", "quality-focal"):
+        losses: dict[str, Any] = dict(chosen_losses(plan.loss))
+        return DenseDetector(plan.preprocessing, backbone, num_classes, **losses, **settings)
+    if plan.loss not in ("auto", USUAL_LOSS):
         raise ConfigError(f"loss = '{plan.loss}' is for architecture = 'dense': '{name}' brings its own; leave it out")
     module, kind = _CLASSES[name]
     detector: nn.Module = getattr(import_module(f"{_HERE}.{module}"), kind)(

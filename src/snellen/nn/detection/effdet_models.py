@@ -131,4 +131,4 @@ class EfficientDetector(AdaptedDetector):
 
 def _flat(levels: Sequence[Tensor], outputs: int) -> Tensor:
     """[n, anchors * outputs, h_i, w_i] -> [n, m, outputs], in the order of the anchors."""
-    return torch.cat([each.permute(0, 2, 3, 1).reshape(len(each), -1, outputs) for each in levels], 1)
+    return torch.cat([each.permute(0, 2, 3, 1).reshape(each.shape[0], -1, outputs) for each in levels], 1)

@@ -8,6 +8,7 @@ from torch import nn
 
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.plan import Plan
+from snellen.nn.detection.loss_names import USUAL_LOSS, chosen_losses
 from snellen.nn.feature_maps import create_map_backbone
 
 ARCHITECTURES = ("dense", "mask-rcnn")
@@ -27,10 +28,11 @@ def create_instance_detector(plan: Plan, num_classes: int) -> nn.Module:
     )
     settings: dict[str, Any] = {"loss_weights": dict(plan.loss_weights)} if plan.loss_weights else {}
     if name == "dense":
+        losses: dict[str, Any] = dict(chosen_losses(plan.loss))
         from snellen.nn.detection.masks import DenseInstanceDetector
 
-        return DenseInstanceDetector(plan.preprocessing, backbone, num_classes, score_loss=plan.loss, **settings)
-    if plan.loss not in ("auto", "quality-focal"):
+        return DenseInstanceDetector(plan.preprocessing, backbone, num_classes, **losses, **settings)
+    if plan.loss not in ("auto", USUAL_LOSS):
         raise ConfigError(f"loss = '{plan.loss}' is for architecture = 'dense': '{name}' brings its own; leave it out")
     from snellen.nn.detection.mask_rcnn import MaskRCNN
 

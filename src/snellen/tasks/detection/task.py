@@ -16,6 +16,8 @@ from snellen.data.tiles import Region
 from snellen.metrics.coco_ap import match_images
 from snellen.metrics.detection_errors import detection_errors
 from snellen.metrics.operating_point import best_threshold
+from snellen.nn.detection.loss_names import BOXES, SCORES, USUAL_LOSS, chosen_losses
+from snellen.nn.detection.table import ARCHITECTURES
 from snellen.tasks.base import Task
 from snellen.tasks.detection.metrics import DetectionMetrics, paired
 from snellen.tasks.detection.sightings import merged
@@ -45,9 +47,9 @@ class Detection(Task[Boxes]):
 
     name = "detection"
     headline = "map"
-    loss_names = ("quality-focal", "focal")
+    loss_names = (USUAL_LOSS, *SCORES, *BOXES)
     dense = True
-    architectures = ("dense",)
+    architectures = tuple(ARCHITECTURES)
     tile_merges = ("iou", "smaller")
     tiles_and_whole = True
     trivial_answer = "nothing"
@@ -91,6 +93,9 @@ class Detection(Task[Boxes]):
 
     def criterion(self, outputs: Any, batch: Batch[Boxes], plan: Plan) -> dict[str, Tensor]:
         raise TypeError("a detector computes its losses from images, not from what it has found in them")
+
+    def check_loss(self, loss: str) -> None:
+        chosen_losses(loss)
 
     def losses(self, model: nn.Module, batch: Batch[Boxes], plan: Plan) -> dict[str, Tensor]:
         found: dict[str, Tensor] = model.losses(batch.images, _truths(batch))  # type: ignore[operator]

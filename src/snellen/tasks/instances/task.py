@@ -17,6 +17,7 @@ from snellen.data.elastic import ElasticField
 from snellen.metrics.coco_ap import match_images
 from snellen.metrics.detection_errors import detection_errors
 from snellen.metrics.operating_point import best_threshold
+from snellen.nn.detection.loss_names import BOXES, SCORES, USUAL_LOSS, chosen_losses
 from snellen.tasks.base import Task
 from snellen.tasks.instances.arrays import flat, unflat
 from snellen.tasks.instances.finding import find, merged
@@ -46,7 +47,7 @@ class Instances(Task[InstanceSet]):
 
     name = "instances"
     headline = "mask_map"
-    loss_names = ("quality-focal", "focal")
+    loss_names = (USUAL_LOSS, *SCORES, *BOXES)
     dense = True
     architectures = ("dense", "mask-rcnn")
     trivial_answer = "nothing"
@@ -102,6 +103,9 @@ class Instances(Task[InstanceSet]):
 
     def criterion(self, outputs: Any, batch: Batch[InstanceSet], plan: Plan) -> dict[str, Tensor]:
         raise TypeError("a detector computes its losses from images, not from what it has found in them")
+
+    def check_loss(self, loss: str) -> None:
+        chosen_losses(loss)
 
     def losses(self, model: nn.Module, batch: Batch[InstanceSet], plan: Plan) -> dict[str, Tensor]:
         found: dict[str, Tensor] = model.losses(batch.images, _truths(batch))  # type: ignore[operator]
