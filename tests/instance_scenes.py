@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from snellen.core.annotation import Annotation
 from snellen.core.masks import mask_box
+from snellen.core.record import Record
+from snellen.core.sample import Frame
 from snellen.tasks.instances.object_mask import ObjectMask
 from snellen.tasks.instances.target import InstanceSet
 from snellen.tasks.instances.task import Instances
@@ -46,8 +50,16 @@ def instance_set(
     return replace(found, **{"scores": None, **changes})
 
 
+def record_of(*objects: Annotation, size: tuple[int, int] = SIZE) -> Record:
+    return Record(id="photo.jpg", path=Path("photo.jpg"), objects=objects, size=size)
+
+
 def whole_mask(target: InstanceSet, index: int = 0) -> Mask:
     return target.stacked()[index]
+
+
+def frame_of(size: tuple[int, int]) -> Frame:
+    return Frame(size=size, matrix=np.eye(3), input_size=size)
 
 
 def scores_of(predicted: Sequence[InstanceSet], truth: Sequence[InstanceSet]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What instance segmentation tells of its answers: COCO's numbers, mistakes, arrays, words and pictures."""
+"""What instance segmentation tells of its answers, COCO's numbers first, and that it learns to give good ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from instance_scenes import (
     CLASSES,
     TASK,
     TRUTH,
     disc_mask,
+    frame_of,
     instance_set,
+    record_of,
     scores_of,
+    square_mask,
     whole_mask,
 )
-from snellen.core.annotation import Rle
+from snellen.core.annotation import Annotation, Rle
 from snellen.core.geometry import scaling, translation
-from snellen.core.masks import decode, text_to_runs
+from snellen.core.masks import decode, encode, text_to_runs
+from snellen.core.record import Record
+from snellen.core.sample import Batch, Mixed
 from snellen.tasks.instances.target import InstanceSet
+from snellen.tasks.instances.task import Instances
+from tiny_runs import a_plan
 
 torch.set_num_threads(1)
 
@@ -210,3 +218,79 @@ def test_charts_are_drawn_of_masks() -> None:
     predicted, truth = _many(6)
     told = TASK.charts(TASK.arrays(predicted, truth))
     assert len(told) > 2 and all(chart.title for chart in told)
+
+
+# --- learning
+
+
+def _scene(rng: np.random.Generator, side: int) -> tuple[np.ndarray, Record]:
+    """A circle and a square that do not touch, or one of them, on noise."""
+    image = rng.integers(0, 90, (side, side, 3)).astype(np.uint8)
+    objects, half = [], side // 2
+    for place in rng.permutation(4)[: rng.integers(1, 3)]:
+        radius = int(rng.integers(6, half // 2 - 1))
+        x, y = (half * int(q) + int(rng.integers(radius, half - radius + 1)) for q in (place % 2, place // 2))
+        label = int(rng.integers(0, 2))
+        inside = (
+            square_mask(x - radius, y - radius, 2 * radius, (side, side))
+            if label
+            else disc_mask(x, y, radius, (side,) * 2)
+        )
+        colour = rng.integers(120, 200, 3)
+        colour[label] = 255
+        image[inside] = colour
+        box = (float(x - radius), float(y - radius), float(x + radius), float(y + radius))
+        objects.append(Annotation(label=CLASSES[label], box=box, mask=encode(inside)))
+    return image, record_of(*objects, size=(side, side))
+
+
+def _batch(task: Instances, num: int, seed: int, side: int = 48) -> Batch[InstanceSet]:
+    rng = np.random.default_rng(seed)
+    scenes = [_scene(rng, side) for _ in range(num)]
+    images = torch.from_numpy(np.stack([image for image, _ in scenes])).permute(0, 3, 1, 2)
+    targets = [task.target(record) for _, record in scenes]
+    frames = [frame_of((side, side))] * num
+    return Batch(images=images, targets=targets, ids=[str(i) for i in range(num)], frames=frames)
+
+
+def test_it_learns_to_outline_shapes() -> None:
+    """On circles and squares of 12 to 22 pixels."""
+    side = 48
+    preprocessing = replace(a_plan().preprocessing, input_size=(side, side))
+    plan = a_plan(model="small-resnet", architecture="dense", loss="quality-focal", preprocessing=preprocessing)
+    task = Instances(CLASSES).configured(plan)
+    train, unseen = _batch(task, 48, 0), _batch(task, 16, 1)
+    torch.manual_seed(0)
+    model = task.build_model(plan).train()
+    optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
+    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=45)
+    for step in range(45):
+        rows = [(6 * step + i) % 48 for i in range(6)]
+        part = replace(train, images=train.images[rows], targets=[train.targets[i] for i in rows], ids=train.ids[:6])
+        losses = torch.stack(list(task.losses(model, part, plan).values())).sum()
+        optimizer.zero_grad()
+        losses.backward()
+        optimizer.step()
+        rates.step()
+    terms, found = task.assess(model.eval(), unseen, plan)
+    numbers = scores_of(found, unseen.targets)
+    assert set(terms) >= {"class", "box", "mask"}
+    assert numbers["mask_map50"] > 0.9 and numbers["matched_iou"] > 0.8
+    assert scores_of(task.majority(train.targets, 16), unseen.targets)["mask_map"] == 0.0
+
+
+def test_a_blend_of_two_images_shows_the_objects_of_both() -> None:
+    plan = a_plan(model="small-resnet", architecture="dense", loss="quality-focal")
+    task = Instances(CLASSES)
+    batch = _batch(task, 2, 0)
+    seen: list[int] = []
+
+    class Listening:
+        def losses(self, images: Tensor, truths: Sequence[Any]) -> dict[str, Tensor]:
+            seen.extend(len(truth) for truth in truths)
+            assert all(truth.masks.shape == (len(truth), 48, 48) for truth in truths)
+            return {}
+
+    mixed = replace(batch, mixed=Mixed(partners=batch.targets[::-1], share=0.5))
+    task.losses(Listening(), mixed, plan)  # type: ignore[arg-type]
+    assert seen == [sum(map(len, batch.targets))] * 2

@@ -1,11 +1,10 @@
-"""Instance segmentation: masks that move, truth from outlines, answers that become the truth, and that it learns."""
+"""Instance segmentation: masks that move, truth from outlines, and answers in pixels of the image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,9 @@ from instance_scenes import (
     Mask,
     blank_mask,
     disc_mask,
+    frame_of,
     instance_set,
+    record_of,
     scores_of,
     square_mask,
     whole_mask,
@@ -32,7 +33,7 @@ from snellen.core.errors import DataError
 from snellen.core.geometry import hflip, letterbox, rotation, scaling, squash, translation
 from snellen.core.masks import encode, mask_box
 from snellen.core.record import Record
-from snellen.core.sample import Batch, Frame, Mixed
+from snellen.core.sample import Frame
 from snellen.data.elastic import elastic_fields
 from snellen.data.warp import warp_mask
 from snellen.tasks.instances.finding import mask_in
@@ -42,11 +43,6 @@ from snellen.tasks.instances.task import Instances
 from tiny_runs import a_plan
 
 torch.set_num_threads(1)
-
-
-def _record(*objects: Annotation, size: tuple[int, int] = SIZE) -> Record:
-    return Record(id="photo.jpg", path=Path("photo.jpg"), objects=objects, size=size)
-
 
 masks = st.integers(0, 2**32).flatmap(
     lambda seed: st.builds(
@@ -117,7 +113,7 @@ def test_the_truth_is_what_outlines_and_runs_cover() -> None:
     ring = disc_mask(28, 15, 9) & ~disc_mask(28, 15, 4)
     holed = Annotation(label="circle", box=(19, 6, 37, 24), mask=encode(ring))
     two = Annotation(label="square", box=(0, 20, 12, 30), polygons=((0, 20, 4, 20, 4, 30), (8, 20, 12, 20, 12, 30)))
-    target = TASK.target(_record(square, holed, two))
+    target = TASK.target(record_of(square, holed, two))
     assert target.labels.tolist() == [1, 0, 1] and not target.crowd.any()
     assert np.array_equal(whole_mask(target, 0), square_mask(5, 5, 10)) and np.array_equal(whole_mask(target, 1), ring)
     assert whole_mask(target, 2)[:, 4:8].sum() == 0 and whole_mask(target, 2)[25, [3, 11]].all()
@@ -126,7 +122,7 @@ def test_the_truth_is_what_outlines_and_runs_cover() -> None:
 
 def test_an_outline_beyond_the_image_is_cut() -> None:
     target = TASK.target(
-        _record(Annotation(label="square", box=(30, 0, 40, 10), polygons=((30, -5, 50, -5, 50, 10, 30, 10),)))
+        record_of(Annotation(label="square", box=(30, 0, 40, 10), polygons=((30, -5, 50, -5, 50, 10, 30, 10),)))
     )
     assert np.array_equal(whole_mask(target), square_mask(30, 0, 10))
 
@@ -135,7 +131,7 @@ def test_a_box_beside_outlines_is_neither_learnt_nor_judged() -> None:
     known = Annotation(label="square", box=(5, 5, 15, 15), polygons=((5, 5, 15, 5, 15, 15, 5, 15),))
     box = Annotation(label="square", box=(20, 5, 30, 15))
     thin = Annotation(label="circle", box=(20, 20, 30, 21), polygons=((20, 20.1, 30, 20.1, 30, 20.2),))
-    target = TASK.target(_record(known, box, thin))
+    target = TASK.target(record_of(known, box, thin))
     assert target.crowd.tolist() == [False, True, True]
     found = instance_set(
         [square_mask(5, 5, 10), square_mask(20, 5, 10)], [1, 1], scores=np.array([0.9, 0.95], np.float32)
@@ -147,13 +143,13 @@ def test_a_box_beside_outlines_is_neither_learnt_nor_judged() -> None:
 
 def test_boxes_alone_are_refused_with_what_to_do() -> None:
     with pytest.raises(DataError, match=r"photo\.jpg: none of its 1 objects has an outline.*task = 'detection'"):
-        TASK.target(_record(Annotation(label="square", box=(5, 5, 15, 15))))
+        TASK.target(record_of(Annotation(label="square", box=(5, 5, 15, 15))))
     with pytest.raises(DataError, match="outlines of objects are needed"):
         TASK.target(Record(id="a", path=Path("a"), labels=("circle",)))
     with pytest.raises(DataError, match=r"'circel' is not one of the classes.*did you mean 'circle'"):
-        TASK.target(_record(Annotation(label="circel", box=(5, 5, 15, 15))))
-    assert len(TASK.target(_record())) == 0
-    assert TASK.target(_record(Annotation(label="circle", box=(5, 5, 9, 9), crowd=True))).crowd.tolist() == [True]
+        TASK.target(record_of(Annotation(label="circel", box=(5, 5, 15, 15))))
+    assert len(TASK.target(record_of())) == 0
+    assert TASK.target(record_of(Annotation(label="circle", box=(5, 5, 9, 9), crowd=True))).crowd.tolist() == [True]
 
 
 # --- moving
@@ -278,20 +274,16 @@ def _own_frame() -> Frame:
 
 
 def test_without_frames_answers_are_in_pixels_of_the_input() -> None:
-    outputs = _outputs([instance_set([disc_mask(12, 12, 8, (40, 32))], [0], (40, 32))], [_frame_of((40, 32))])
+    outputs = _outputs([instance_set([disc_mask(12, 12, 8, (40, 32))], [0], (40, 32))], [frame_of((40, 32))])
     plain = TASK.decode(outputs)[0]
     plan = a_plan(preprocessing=replace(a_plan().preprocessing, input_size=(80, 64)))
     doubled = Instances(CLASSES).configured(plan).decode(outputs)[0]
     assert plain.size == (40, 32) and doubled.size == (80, 64)
 
 
-def _frame_of(size: tuple[int, int]) -> Frame:
-    return Frame(size=size, matrix=np.eye(3), input_size=size)
-
-
 def test_several_networks_answer_as_one_with_prototypes_of_their_own() -> None:
     """Two that know one object each, at different resolutions."""
-    frame = _frame_of((80, 64))
+    frame = frame_of((80, 64))
     one, other = (
         instance_set([disc_mask(20, 20, 12, (80, 64))], [0], (80, 64)),
         instance_set([square_mask(40, 20, 24, (80, 64))], [1], (80, 64)),
@@ -312,79 +304,3 @@ def test_empty_images_have_empty_answers() -> None:
     assert len(TASK.warp(nothing, hflip(40), SIZE)) == 0
     with pytest.raises(DataError, match="nothing to measure"):
         TASK.metrics().compute()
-
-
-# --- learning
-
-
-def _scene(rng: np.random.Generator, side: int) -> tuple[np.ndarray, Record]:
-    """A circle and a square that do not touch, or one of them, on noise."""
-    image = rng.integers(0, 90, (side, side, 3)).astype(np.uint8)
-    objects, half = [], side // 2
-    for place in rng.permutation(4)[: rng.integers(1, 3)]:
-        radius = int(rng.integers(6, half // 2 - 1))
-        x, y = (half * int(q) + int(rng.integers(radius, half - radius + 1)) for q in (place % 2, place // 2))
-        label = int(rng.integers(0, 2))
-        inside = (
-            square_mask(x - radius, y - radius, 2 * radius, (side, side))
-            if label
-            else disc_mask(x, y, radius, (side,) * 2)
-        )
-        colour = rng.integers(120, 200, 3)
-        colour[label] = 255
-        image[inside] = colour
-        box = (float(x - radius), float(y - radius), float(x + radius), float(y + radius))
-        objects.append(Annotation(label=CLASSES[label], box=box, mask=encode(inside)))
-    return image, _record(*objects, size=(side, side))
-
-
-def _batch(task: Instances, num: int, seed: int, side: int = 48) -> Batch[InstanceSet]:
-    rng = np.random.default_rng(seed)
-    scenes = [_scene(rng, side) for _ in range(num)]
-    images = torch.from_numpy(np.stack([image for image, _ in scenes])).permute(0, 3, 1, 2)
-    targets = [task.target(record) for _, record in scenes]
-    frames = [_frame_of((side, side))] * num
-    return Batch(images=images, targets=targets, ids=[str(i) for i in range(num)], frames=frames)
-
-
-def test_it_learns_to_outline_shapes() -> None:
-    """On circles and squares of 12 to 22 pixels."""
-    side = 48
-    preprocessing = replace(a_plan().preprocessing, input_size=(side, side))
-    plan = a_plan(model="small-resnet", architecture="dense", loss="quality-focal", preprocessing=preprocessing)
-    task = Instances(CLASSES).configured(plan)
-    train, unseen = _batch(task, 48, 0), _batch(task, 16, 1)
-    torch.manual_seed(0)
-    model = task.build_model(plan).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 4e-3)
-    rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=45)
-    for step in range(45):
-        rows = [(6 * step + i) % 48 for i in range(6)]
-        part = replace(train, images=train.images[rows], targets=[train.targets[i] for i in rows], ids=train.ids[:6])
-        losses = torch.stack(list(task.losses(model, part, plan).values())).sum()
-        optimizer.zero_grad()
-        losses.backward()
-        optimizer.step()
-        rates.step()
-    terms, found = task.assess(model.eval(), unseen, plan)
-    numbers = scores_of(found, unseen.targets)
-    assert set(terms) >= {"class", "box", "mask"}
-    assert numbers["mask_map50"] > 0.9 and numbers["matched_iou"] > 0.8
-    assert scores_of(task.majority(train.targets, 16), unseen.targets)["mask_map"] == 0.0
-
-
-def test_a_blend_of_two_images_shows_the_objects_of_both() -> None:
-    plan = a_plan(model="small-resnet", architecture="dense", loss="quality-focal")
-    task = Instances(CLASSES)
-    batch = _batch(task, 2, 0)
-    seen: list[int] = []
-
-    class Listening:
-        def losses(self, images: Tensor, truths: Sequence[Any]) -> dict[str, Tensor]:
-            seen.extend(len(truth) for truth in truths)
-            assert all(truth.masks.shape == (len(truth), 48, 48) for truth in truths)
-            return {}
-
-    mixed = replace(batch, mixed=Mixed(partners=batch.targets[::-1], share=0.5))
-    task.losses(Listening(), mixed, plan)  # type: ignore[arg-type]
-    assert seen == [sum(map(len, batch.targets))] * 2

@@ -18,7 +18,7 @@ FROZEN_ON_CPU = 3
 """Stages of EfficientNet-Lite0: its maps at 1/2 and 1/4, as Detectron freezes ResNets (Girshick et al. 2018). Of a step
 at 512 x 384 they take half (docs/measurements.md)."""
 
-_LONGEST, _SHORTEST = 512, 128  # pixels of the input's longer side
+_LONGEST, _SHORTEST = 448, 128  # pixels of the input's longer side
 _ALIKE = 1.1  # aspect ratios within this factor of the median are squashed to it: nobody sees the difference
 
 
@@ -65,7 +65,7 @@ def body_rate(lr: float) -> tuple[float, str]:
 
 def epochs(num_train: int, device: str) -> tuple[int, str]:
     """As many as it takes to see about so many images, fewer on a CPU."""
-    low, high, images = (8, 60, 3_500) if device == "cpu" else (20, 150, 60_000)
+    low, high, images = (8, 60, 2_500) if device == "cpu" else (20, 150, 60_000)
     count = int(np.clip(round(images / num_train), low, high))
     return count, f"{num_train} training images seen {count} times; more with --epochs"
 
