@@ -2,20 +2,18 @@
 
     regions      boxes that might hold something (examples/regions.py)
     features f   each is cut out with some surroundings, warped to a square, and shown to a network that stays as it is
-    classes      softmax(W f + b); background is a class of its own
+    classes      softmax(W f + b), where the paper has support vector machines; background is a class of its own
     boxes        tx = (x* - x) / w and tw = log(w* / w), and so for y and h, from f by ridge regression
     suppression  of boxes of one class that overlap, the surest is kept
 
-To be seen: what is found before and after the boxes are corrected, and the average precision of both at an IoU of one
-half and of 0.75. The network sees every region anew, a hundred of an image: examples/fast_rcnn.py shares that work.
+To be seen: what is found before and after boxes are corrected, and average precisions at IoUs of one half and of 0.75.
+The network sees each of a hundred regions anew: examples/fast_rcnn.py shares that work.
 
-Source: R. Girshick et al., Rich feature hierarchies for accurate object detection, 2014 (arXiv:1311.2524), with
-a softmax in place of its support vector machines.
+Source: R. Girshick et al., Rich feature hierarchies for accurate object detection, 2014 (arXiv:1311.2524).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +32,9 @@ from snellen.metrics.voc_ap import voc_ap
 from snellen.nn.backbone import create_backbone, load_pretrained
 from snellen.nn.catalog import EMBEDDED_MODEL
 from snellen.nn.detection.nms import greedy_nms
-from snellen.nn.folding import for_inference
 from snellen.nn.network import Normalize
 
-CROP = 48  # pixels that a region is warped to
-AROUND = 0.15  # of its width and height is seen on each side
+CROP, AROUND = 48, 0.15  # pixels that a region is warped to, and how much of its sides is seen on each side of it
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 regions: Any = load(demonstrations()["regions"])
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes [d, 4], scores [d] and labels [d] of an image
@@ -68,7 +64,7 @@ def moved(boxes: np.ndarray, change: np.ndarray) -> np.ndarray:
 
 
 def learn(scenes: Sequence[Any], seen: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[Any, Any]:
-    """The classes of regions, and how their boxes are to be moved; those that half fit an object are not learnt."""
+    """What tells the classes of regions, and what moves boxes; regions that half fit an object teach no class."""
     inputs, labels, near, changes = [], [], [], []
     for scene, (boxes, said) in zip(scenes, seen, strict=True):
         overlap = box_iou(boxes, scene.boxes)
@@ -91,8 +87,7 @@ def kept(boxes: np.ndarray, chances: np.ndarray, iou: float = 0.3) -> Found:
 
 
 def average_precision(found: Sequence[Found], scenes: Sequence[Any], iou: float) -> float:
-    pairs = zip(found, scenes, strict=True)
-    results = [ImageResult(Detections(*each), Objects(scene.boxes, scene.labels)) for each, scene in pairs]
+    results = [ImageResult(Detections(*each), Objects(*scene[1:])) for each, scene in zip(found, scenes, strict=True)]
     return float(np.nanmean(voc_ap(results, len(regions.SHAPES), iou=iou)))
 
 
@@ -102,29 +97,27 @@ def picture(image: np.ndarray, found: Found) -> np.ndarray:
     return np.asarray(draw_boxes(image, boxes, names, labels.tolist()))
 
 
-def run(out: Path, *, seed: int = 0, train: int = 20, test: int = 15) -> dict[str, float]:
+def run(out: Path, *, seed: int = 0, train: int = 30, test: int = 20) -> dict[str, float]:
     """Draw ``out/rcnn.png`` and return the average precisions on new scenes."""
+    torch.set_num_threads(1)  # images are too small to be shared
     rng = np.random.default_rng(seed)
     scenes = [regions.make_scene(rng) for _ in range(train + test)]
-    net = create_backbone(EMBEDDED_MODEL, input_size=CROP)
+    new = scenes[train:]
+    net = create_backbone(EMBEDDED_MODEL, input_size=CROP).eval()
     load_pretrained(net, EMBEDDED_MODEL, file=None, pretrained=True)
-    net = for_inference(net)
     places = [regions.propose(scene.image) for scene in scenes]
-    start = time.perf_counter()
     seen = [(boxes, features(net, scene.image, boxes)) for boxes, scene in zip(places, scenes, strict=True)]
-    print(f"{(time.perf_counter() - start) / len(scenes):.2f} s an image to show the network its regions")
     classes, mover = learn(scenes[:train], seen[:train])
-    numbers, new = {}, scenes[train:]
+    numbers: dict[str, float] = {}
     chances = [classes.predict_proba(said)[:, :-1] for _, said in seen[train:]]
     better = [moved(boxes, mover.predict(said)) for boxes, said in seen[train:]]
+    shown = max(range(test), key=lambda i: len(new[i].labels))
     with panels(out / "rcnn.png", "Regions are named, then their boxes corrected", columns=2, height=420) as grid:
-        shown = max(range(test), key=lambda i: len(new[i].labels))
         for axes, name, boxes in zip(grid, ("regions", "corrected"), (places[train:], better), strict=True):
             found = [kept(*each) for each in zip(boxes, chances, strict=True)]
-            for iou in (0.5, 0.75):
-                numbers[f"AP{iou * 100:.0f}, {name}"] = average_precision(found, new, iou)
-                print(f"AP{iou * 100:.0f}, {name:10} {numbers[f'AP{iou * 100:.0f}, {name}']:.3f}")
+            numbers |= {f"AP{iou * 100:.0f}, {name}": average_precision(found, new, iou) for iou in (0.5, 0.75)}
             show(axes, picture(new[shown].image, found[shown]), title=name)
+    print("; ".join(f"{name} {value:.3f}" for name, value in numbers.items()))
     return numbers
 
 

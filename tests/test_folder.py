@@ -187,7 +187,7 @@ def test_folders_nested_a_thousand_deep_are_read(tmp_path: Path) -> None:
             "only one class with images, 'photos'; if the classes .* give .*/photos$",
         ),
         (["train/cat/1.jpg", "val/cat/1.jpg"], "only one class with images, 'cat'"),
-        (["train/images/1.jpg", "train/masks/1.png"], "folders named images, masks, which are no classes"),
+        (["train/images/1.jpg", "train/annotations/a/2.jpg"], "no image has a mask; put images in images/"),
     ],
 )
 def test_an_unfit_folder_gets_one_line_that_says_what_to_do(tmp_path: Path, names: list[str], message: str) -> None:

@@ -111,4 +111,4 @@ def _config_of(run: RunFolder, config: Config, number: int, console: Console, re
 def _seen_by(first: RunFolder) -> dict[str, object]:
     """What the models must share to answer together, as the first fold chose it."""
     plan = first.plan
-    return {"model": plan.model, "input_size": plan.preprocessing.input_size[0], "fit": plan.preprocessing.fit}
+    return {"model": plan.model, "input_size": plan.preprocessing.input_size, "fit": plan.preprocessing.fit}

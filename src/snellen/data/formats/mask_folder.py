@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from snellen.data.formats import Marks
 
 
+_LOOKED_INTO = 4  # folders below one another, to know what a folder is
+
+
 def matches(path: Path) -> bool:
     """Whether folders of images and of masks are there, or masks beside their images."""
     if not path.is_dir():
         return False
     try:
-        files = image_files(path)
+        files = image_files(path, _LOOKED_INTO)
     except DataError:
         return False
     return is_laid_out(files)

@@ -70,10 +70,11 @@ class _Name:
     names: Sequence[str]
 
 
-def image_files(root: Path) -> list[str]:
+def image_files(root: Path, deepest: int | None = None) -> list[str]:
     """Image files below ``root`` by suffix, relative and sorted.
 
-    Hidden files and folders are passed over; linked folders are entered once. Raises DataError.
+    Hidden files and folders are passed over; linked folders are entered once. ``deepest`` is how many folders below the
+    root are looked into; None: all. Raises DataError.
     """
     found: list[str] = []
     entered: set[tuple[int, int]] = set()
@@ -89,6 +90,8 @@ def image_files(root: Path) -> list[str]:
         entered.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if _is_shown(name))
         below = Path(os.path.relpath(folder, root)).as_posix()
+        if deepest is not None and below.count("/") + 1 >= deepest:
+            folders.clear()
         images = [name for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and _is_shown(name)]
         found += images if below == "." else [f"{below}/{name}" for name in images]
     return sorted(found)
