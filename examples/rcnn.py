@@ -1,4 +1,4 @@
-"""R-CNN: each region of an image is cut out and shown to a network that was made for whole images.
+"""R-CNN: each region is cut out and shown to a network that was made for whole images.
 
     regions      boxes that might hold something (examples/regions.py)
     features f   each is cut out with some surroundings, warped to a square, and shown to a network that stays as it is

@@ -57,7 +57,7 @@ class Detection(Task[Boxes]):
     _nms: tuple[Any, float] = ("per class", 0.6)
 
     def configured(self, plan: Plan) -> Detection:
-        thins_out = ARCHITECTURES[plan.architecture].needs_nms
+        thins_out = ARCHITECTURES[plan.architecture or "dense"].needs_nms
         self._nms = (plan.nms if thins_out else "none", plan.nms_iou)
         return self
 
