@@ -295,7 +295,9 @@ def test_a_line_is_a_preset_and_what_differs_from_it(text: str, settings: Augmen
 def test_tiny_images_have_their_own_presets() -> None:
     assert Augmentation.parse("auto", preset="tiny") == Augmentation.for_tiny_images()
     assert Augmentation.parse("photos", preset="tiny") == Augmentation.for_photos()
-    assert Augmentation.parse("autoaugment", preset="tiny") == replace(Augmentation.for_tiny_images(), policy="autoaugment")
+    assert Augmentation.parse("autoaugment", preset="tiny") == replace(
+        Augmentation.for_tiny_images(), policy="autoaugment"
+    )
     assert (
         written_out("photos, hflip=0.5, erase=1") == {"hflip", "erase"} and is_auto("hflip=0") and not is_auto("tiny")
     )

@@ -195,7 +195,7 @@ def test_masks_weigh_as_much_as_is_asked(name: str) -> None:
 
 @BOTH
 def test_the_plan_names_the_detector(name: str) -> None:
-    plan = a_plan(model="small-resnet", architecture=name, loss="quality-focal", loss_weights={"mask": 3.0})
+    plan = a_plan(model="small-resnet", architecture=name, loss="quality-focal+giou", loss_weights={"mask": 3.0})
     detector = create_instance_detector(replace(plan, preprocessing=PREPROCESSING), 2)
     assert isinstance(detector, DenseInstanceDetector if name == "dense" else MaskRCNN)
     assert detector.loss_weights["mask"] == 3.0

@@ -99,7 +99,11 @@ def test_a_sweep_of_no_or_equal_losses_can_be_drawn() -> None:
 
 def test_the_terms_of_a_loss_are_drawn_where_there_are_several(run: Path) -> None:
     assert "Terms of the loss" not in charts(run)
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+    events = [
+        json.loads(line)
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+        if line.startswith("{") and line.endswith("}")
+    ]
     steps = [event for event in events if event["event"] == "step"]
     for event in steps:
         event |= {"train/box": 3.0, "train/class": 1.0}

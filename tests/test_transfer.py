@@ -27,7 +27,7 @@ from snellen.nn.held_out import fit_linear, grouped_folds, held_out, keyed_group
 from snellen.nn.network import Network
 from snellen.nn.small_resnet import SmallResNet
 from snellen.nn.support_vectors import fit_linear_svm
-from snellen.tasks.base import TASKS, Task, create_task
+from snellen.tasks.base import TASKS, Task, create_task, is_dense
 from snellen.tasks.classification.target import Label, LabelSet
 from snellen.tasks.loading import load_model
 from snellen.tasks.regression.target import Values
@@ -164,7 +164,7 @@ def test_numbers_to_aim_at_decode_to_the_targets_in_every_task() -> None:
         "multilabel": [LabelSet(np.array([True, False, True])), LabelSet(np.zeros(3, bool))],
         "regression": [Values(np.array([1.5, -2.0, 0.0], np.float32)), Values(np.zeros(3, np.float32))],
     }
-    assert targets.keys() == TASKS.keys()
+    assert list(targets) == [name for name in TASKS if not is_dense(name)]
     for name, truth in targets.items():
         task = create_task(name, CLASSES)
         numbers = task.numbers(truth)
