@@ -208,7 +208,7 @@ def _frozen_stages(choice: ModelChoice, facts: TrainingFacts) -> tuple[int, str]
     return 0, "all of them learn"
 
 
-def _sources(facts: TrainingFacts) -> dict[str, str]:
+def _sources(facts: TrainingFacts) -> dict[str, Any]:
     return {"weights_source": facts.provenance.source, "weights_license": facts.provenance.license}
 
 
