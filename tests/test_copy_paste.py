@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from snellen.core.annotation import Annotation
+from snellen.core.annotation import MIN_VISIBLE, Annotation
 from snellen.core.errors import ConfigError
 from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
@@ -20,7 +20,7 @@ from snellen.data.image_sets import ImageSet, Variation
 from snellen.data.scenes import training_scene
 from snellen.data.store import ImageStore
 from snellen.tasks.base import create_task
-from snellen.tasks.instances.target import MIN_VISIBLE, InstanceSet
+from snellen.tasks.instances.target import InstanceSet
 from snellen.tasks.instances.task import Instances
 from tiny_runs import a_plan
 

@@ -19,7 +19,8 @@ from dense_cases import CASES, Case, same
 from scenes import save_scenes
 from snellen.core import geometry
 from snellen.core.checkpoint import Checkpoint
-from snellen.core.errors import DataError
+from snellen.core.config import Config
+from snellen.core.errors import ConfigError, DataError
 from snellen.core.preprocessing import Fit
 from snellen.core.record import Record
 from snellen.core.run import RunFolder
@@ -31,7 +32,7 @@ from snellen.draw.chart import Chart
 from snellen.evaluate import assess, score
 from snellen.tasks.base import TASKS, Task, is_dense
 from snellen.tasks.loading import load_model
-from snellen.train import pictures
+from snellen.train import pictures, places
 from snellen.train.run_training import run_training
 from snellen.train.session import Session
 from tiny_runs import start
@@ -329,3 +330,20 @@ def test_a_frame_leads_from_the_disk_to_the_input(learnt: Learnt) -> None:
     for record, frame in zip(side.records, frames, strict=False):
         assert frame.size == record.size and frame.input_size == side.store.preprocessing.input_size
         assert geometry.map_points(frame.matrix, (0, 0)) == pytest.approx((0, 0))
+
+
+@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"label_smoothing": 0.1}, "label_smoothing is of classes of whole images"),
+        ({"epochs": 0}, "epochs = 0 leaves the task '.*' with a head that has learnt nothing"),
+        ({"transfer": "svm"}, "transfer = 'svm' leaves the task"),
+        ({"calibrate": "temperature"}, "calibrate = 'temperature' does not fit"),
+    ],
+)
+def test_what_only_whole_images_have_is_refused_and_not_ignored(
+    name: str, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        places.check(Config.of(data="x", **settings), name)

@@ -13,6 +13,10 @@ from pathlib import Path
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 Polygon = tuple[float, ...]  # x, y, x, y, ...: one part of an object
 
+MIN_VISIBLE = 0.3
+"""Of an object's area, or of its pixels where these are known: with less of it left, a crop, or what covers it, has
+taken the object away."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rle:

@@ -93,6 +93,8 @@ def check(config: Config, task: str) -> None:
         raise ConfigError(f"{asked} leaves the task '{task}' with a head that has learnt nothing: give epochs")
     if config.imbalance in ("smote", "thresholds", "undersample"):
         raise ConfigError(f"imbalance = '{config.imbalance}' does not fit the task '{task}': use 'oversample'")
+    if config.label_smoothing not in ("auto", 0):
+        raise ConfigError(f"label_smoothing is of classes of whole images: leave it out for the task '{task}'")
     if config.calibrate != "none":
         raise ConfigError(f"calibrate = '{config.calibrate}' does not fit the task '{task}': leave it out")
 

@@ -365,9 +365,9 @@ def _freeze_norm(config: Config, choice: ModelChoice, batch_size: int, reasons: 
 
 
 def _label_smoothing(choice: ModelChoice, facts: TrainingFacts) -> tuple[float, str]:
-    if not {"cross-entropy", "bce"} & set(facts.losses):
-        return 0.0, "numbers are not smoothed"
-    if choice.pretrained or facts.dense:
+    if facts.dense or not {"cross-entropy", "bce"} & set(facts.losses):
+        return 0.0, "only classes of whole images are smoothed"
+    if choice.pretrained:
         return 0.0, "the head starts from a probe whose confidence is fitted already"
     return 0.05, "keeps confidence in bounds (Szegedy et al. 2016)"
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from snellen.core.annotation import MIN_VISIBLE
 from snellen.core.errors import DataError, did_you_mean
 from snellen.core.geometry import Matrix, Size, clip_boxes, map_boxes, map_points, translation
 from snellen.core.record import Record
 from snellen.data.elastic import ElasticField
 
-MIN_VISIBLE = 0.3  # of an object's area: with less of it left, a crop has cut the object away
 _MIN_SIDE = 1.0  # pixels of the input: what is thinner cannot be seen
 _ON_A_SIDE = 5  # points of each side of a box that are followed through an elastic field
 

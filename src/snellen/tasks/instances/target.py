@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.core.annotation import Annotation
+from snellen.core.annotation import MIN_VISIBLE, Annotation
 from snellen.core.errors import DataError, did_you_mean
 from snellen.core.geometry import Matrix, Size
 from snellen.core.masks import Mask
 from snellen.core.record import Record
 from snellen.data.elastic import ElasticField
 from snellen.tasks.instances.object_mask import ObjectMask, Region, bent
-
-MIN_VISIBLE = 0.3  # of an object's pixels: with fewer of them left, a crop or another object has taken it away
 
 Floats = NDArray[np.float32]
 
