@@ -30,7 +30,7 @@ from snellen.data.image_sets import ImageSet, Variation
 from snellen.data.loader import evaluation_batches, training_batches
 from snellen.draw.chart import Chart
 from snellen.evaluate import assess, score
-from snellen.tasks.base import TASKS, Task, is_dense
+from snellen.tasks.base import TASKS, Task, create_task, is_dense
 from snellen.tasks.loading import load_model
 from snellen.train import pictures, places
 from snellen.train.run_training import run_training
@@ -227,6 +227,21 @@ def test_a_flip_done_twice_is_nothing(learnt: Learnt) -> None:
     assert moved > 3
 
 
+def test_objects_that_crops_take_away_are_counted(learnt: Learnt) -> None:
+    images, places_ = learnt.session.sides["train"], learnt.task
+    still, near = Augmentation(), Augmentation(scale=(2.5, 2.5))
+    marked = sum(map(places_.num_objects, images.targets))
+    for settings, mosaic in ((still, 0.0), (near, 0.0), (still, 1.0)):
+        variation = Variation(augmentation=settings, by_batch=False, seed=0, mosaic=mosaic, mosaic_until=1)
+        batches = list(training_batches(images, variation, epoch=0, batch_size=8, workers=1))
+        shown, cut = sum(each.num_objects for each in batches), sum(each.num_cut_away for each in batches)
+        kept = sum(places_.num_objects(target) for batch in batches for target in batch.targets)
+        assert kept == shown - cut
+        assert (cut > 0) == (settings is near or mosaic > 0) or not marked
+        if not mosaic:
+            assert shown == marked
+
+
 def test_covering_all_of_an_image_leaves_the_other(learnt: Learnt) -> None:
     one, other = learnt.test_side.targets[:2]
     assert same(learnt.task.overlay(one, other, (0, 0, 64, 64)), other)
@@ -347,3 +362,26 @@ def test_what_only_whole_images_have_is_refused_and_not_ignored(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         places.check(Config.of(data="x", **settings), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "word"),
+    [
+        ("detection", {"dropout": 0.2}, "dropout = 0.2 does nothing for the task 'detection'"),
+        ("instances", {"dropout": 0.2}, "dropout"),
+        ("detection", {"copy_paste": 0.5}, "copy_paste"),
+        ("segmentation", {"copy_paste": 0.5}, "copy_paste"),
+        ("segmentation", {"nms": "soft"}, "nms"),
+        ("segmentation", {"loss_weights": "box=2"}, "loss_weights"),
+        ("classification", {"mosaic": 0.5}, "mosaic"),
+        ("regression", {"nms_iou": 0.4}, "nms_iou"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(name: str, given: dict[str, Any], word: str) -> None:
+    with pytest.raises(ConfigError, match=word):
+        create_task(name, ["a"]).check_settings(Config.of(data="x", **given))
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_no_setting_is_refused_that_nobody_gave(name: str) -> None:
+    create_task(name, ["a"]).check_settings(Config.of(data="x"))

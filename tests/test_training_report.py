@@ -11,11 +11,12 @@ import pytest
 
 from run_folders import write_json, write_run
 from snellen.core.errors import RunError
+from snellen.core.run import RunFolder
 from snellen.draw.chart import Chart
 from snellen.draw.curves import sweep_chart
 from snellen.report.build import build_report
 from snellen.report.source import read_run
-from snellen.report.training import training_charts
+from snellen.report.training import story, training_charts
 from snellen.train.rate_sweep import SWEEP_FILE, RateSweep, read_sweep
 from snellen.train.schedule import planned_rates
 from tiny_runs import a_plan
@@ -110,3 +111,14 @@ def test_the_terms_of_a_loss_are_drawn_where_there_are_several(run: Path) -> Non
     (run / "metrics.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in events))
     chart = charts(run)["Terms of the loss"]
     assert set(chart.header) == {"step", "box", "class"} and "box 75 %, class 25 %" in chart.caption
+
+
+def test_what_crops_took_away_is_told_where_it_is_something(run: Path) -> None:
+    assert not any("Crops" in sentence for sentence in story(read_run(run)))
+    events = list(RunFolder(run).events())
+    for event in events:
+        if event["event"] == "epoch":
+            event |= {"objects": 200, "objects_cut_away": 9}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    told = [sentence for sentence in story(read_run(run)) if "Crops" in sentence]
+    assert len(told) == 1 and "4.5 % of their objects" in told[0] and "less than 30 %" in told[0]

@@ -42,6 +42,8 @@ class Batch(Generic[TargetT]):
 
     mixed   set where the images are blends of two (data/mixing.py); ``targets`` are then those of the first
     frames  one an image where answers are about places (``Task.dense``); targets are then in pixels of the input
+    num_objects, num_cut_away   how many objects the images hold that were varied for training, and of how many of these
+            so little is left in view that they are no longer among the targets
     """
 
     images: Tensor
@@ -49,6 +51,8 @@ class Batch(Generic[TargetT]):
     ids: Sequence[str]
     mixed: Mixed[TargetT] | None = None
     frames: Sequence[Frame] = ()
+    num_objects: int = 0
+    num_cut_away: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

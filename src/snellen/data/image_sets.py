@@ -25,6 +25,8 @@ class Places(Protocol):
 
     def overlay(self, own: Any, other: Any, region: tuple[int, int, int, int]) -> Any: ...
 
+    def num_objects(self, target: Any) -> int: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSet:

@@ -76,22 +76,30 @@ class _Job:
             targets, frames = self._evaluated(records)
             return Batch(images=stack(prepared), targets=targets, ids=ids, frames=frames)
         if self.images.places is not None:
-            scenes = [
-                training_scene(self.images, self.variation, self.epoch, i, key)
-                for i, key in zip(self.chosen, self._keys(records), strict=True)
-            ]
-            pixels, targets = stack([each.pixels for each in scenes]), [each.target for each in scenes]
+            batch = self._scenes(self.variation, ids, self._keys(records))
         else:
-            targets = [self.images.targets[i] for i in self.chosen]
             pixels = _varied(self.variation, self.epoch, records, self._keys(records), self.images.store)
+            batch = Batch(images=pixels, targets=[self.images.targets[i] for i in self.chosen], ids=ids)
         return mix(
-            Batch(images=pixels, targets=targets, ids=ids),
+            batch,
             mixup=self.variation.mixup,
             cutmix=self.variation.cutmix,
             seed=self.variation.seed,
             epoch=self.epoch,
             step=self.step,
             places=self.images.places,
+        )
+
+    def _scenes(self, variation: Variation, ids: Sequence[str], keys: Sequence[str]) -> Batch[Any]:
+        scenes = [
+            training_scene(self.images, variation, self.epoch, i, key) for i, key in zip(self.chosen, keys, strict=True)
+        ]
+        return Batch(
+            images=stack([each.pixels for each in scenes]),
+            targets=[each.target for each in scenes],
+            ids=ids,
+            num_objects=sum(each.num_objects for each in scenes),
+            num_cut_away=sum(each.num_cut_away for each in scenes),
         )
 
     def _evaluated(self, records: Sequence[Record]) -> tuple[list[Any], list[Frame]]:

@@ -7,7 +7,8 @@ that a border cuts are kept or dropped by the rule of their target type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,10 +31,15 @@ Region = tuple[int, int, int, int]  # x0, y0, x1, y1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """pixels uint8 [h, w, 3] of the input's size, and what is to be found in them."""
+    """pixels uint8 [h, w, 3] of the input's size, and what is to be found in them.
+
+    num_objects, num_cut_away   as in ``core.sample.Batch``
+    """
 
     pixels: np.ndarray
     target: Any
+    num_objects: int = 0
+    num_cut_away: int = 0
 
 
 def training_scene(images: ImageSet, variation: Variation, epoch: int, index: int, key: str) -> Scene:
@@ -48,7 +54,14 @@ def training_scene(images: ImageSet, variation: Variation, epoch: int, index: in
 
 def _single(part: _Part) -> Scene:
     size = part.images.store.preprocessing.input_size
-    return Scene(part.pixels((0, 0, *size)), part.target(size))
+    return _counted(Scene(part.pixels((0, 0, *size)), part.target(size)), part.images, [part.index])
+
+
+def _counted(scene: Scene, images: ImageSet, shown: Sequence[int]) -> Scene:
+    """The scene made of the images ``shown``, with the number of their objects, and of those that are not in view."""
+    places = _places(images)
+    given = sum(places.num_objects(images.targets[index]) for index in shown)
+    return replace(scene, num_objects=given, num_cut_away=given - places.num_objects(scene.target))
 
 
 def _with_more(scene: Scene, images: ImageSet, variation: Variation, epoch: int, key: str) -> Scene:
@@ -60,7 +73,8 @@ def _with_more(scene: Scene, images: ImageSet, variation: Variation, epoch: int,
     if rng.random() >= variation.copy_paste:
         return scene
     other = _single(_part(images, variation, epoch, int(rng.integers(len(images))), f"{key}\npasted"))
-    return Scene(*copy_paste(scene.pixels, scene.target, other.pixels, other.target, places, rng))
+    pixels, target = copy_paste(scene.pixels, scene.target, other.pixels, other.target, places, rng)
+    return replace(scene, pixels=pixels, target=target)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +129,7 @@ def _mosaic(
         pixels[y0:y1, x0:x1] = part.pixels(region)
         own = part.target((width, height))
         target = places.overlay(places.nothing(own) if target is None else target, own, region)
-    return Scene(pixels, target)
+    return _counted(Scene(pixels, target), images, chosen)
 
 
 def _shrunk(part: _Part, region: Region, size: Size, rng: np.random.Generator) -> _Part:

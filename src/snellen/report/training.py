@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from snellen.core.annotation import MIN_VISIBLE
 from snellen.core.errors import RunError
 from snellen.core.estimate import is_share
 from snellen.core.plan import Plan
@@ -46,6 +47,7 @@ def story(source: Source) -> list[str]:
         head = sum(event.get("phase") == "head" for event in epochs)
         if 0 < head < len(epochs):
             told.append(f"The first {counted(head, 'epoch')} trained the new head alone, the rest the whole network.")
+        told += _cut_away(epochs)
     if results.get("ended") not in (None, "finished"):
         told.append(f"Training ended early: {results['ended']}.")
     if results.get("shipped") == "linear probe":
@@ -53,6 +55,17 @@ def story(source: Source) -> list[str]:
     elif results.get("best_epoch") is not None and epochs:
         told.append(f"The model of this run is that of epoch {results['best_epoch']}, the best on validation images.")
     return told
+
+
+def _cut_away(epochs: Sequence[Json]) -> list[str]:
+    """What the crops of training images took away."""
+    shown, cut = (sum(event.get(name, 0) for event in epochs) for name in ("objects", "objects_cut_away"))
+    if not cut:
+        return []
+    return [
+        f"Crops that vary the training images took away {100 * cut / shown:.1f} % of their objects, of which less than "
+        f"{100 * MIN_VISIBLE:.0f} % stayed in view: those are not asked for where they are cut."
+    ]
 
 
 def _places(epochs: Sequence[Json]) -> list[float]:

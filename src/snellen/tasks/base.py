@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
+    from snellen.core.config import Config
     from snellen.core.finding import Check
     from snellen.core.geometry import Size
     from snellen.core.plan import Plan
@@ -37,6 +38,9 @@ TASKS: dict[str, str] = {
     "segmentation": "snellen.tasks.segmentation.task:Segmentation",
     "instances": "snellen.tasks.instances.task:Instances",
 }
+
+
+_NOT_FOR_ALL = frozenset({"dropout", "mosaic", "copy_paste", "nms", "nms_iou", "loss_weights"})
 
 
 class Metrics(Protocol[AnyTargetT]):
@@ -66,6 +70,7 @@ class Task(ABC, Generic[TargetT]):
     architectures   what ``plan.architecture`` may be, the usual one first; empty: a linear head
     tile_merges     how answers for the tiles of a large image may become one, the usual way first; empty: they cannot
     tiles_and_whole  whether the whole image is looked at beside its tiles
+    settings  of those that not every task has a use for (``_NOT_FOR_ALL``), which this one uses
     trivial_answer  what ``majority`` says of every image, as in "always giving ..."
     decision  turns probabilities into decisions: where images have one class, a factor on each class's probability
               before the largest is taken; where they have any number of labels, the threshold of each. Empty: no
@@ -80,6 +85,7 @@ class Task(ABC, Generic[TargetT]):
     architectures: ClassVar[tuple[str, ...]] = ()
     tile_merges: ClassVar[tuple[str, ...]] = ()
     tiles_and_whole: ClassVar[bool] = False
+    settings: ClassVar[frozenset[str]] = frozenset({"dropout"})
     trivial_answer: ClassVar[str] = "the most frequent answer"
 
     def __init__(self, classes: Sequence[str], decision: Sequence[float] = ()) -> None:
@@ -113,6 +119,10 @@ class Task(ABC, Generic[TargetT]):
         ``nothing``."""
         raise TypeError(f"the task '{self.name}' does not answer about places")
 
+    def num_objects(self, target: TargetT) -> int:
+        """How many objects ``target`` marks; 0 where it marks none one by one."""
+        return 0
+
     def target_scale(self, train: Sequence[TargetT]) -> dict[str, Any]:
         """``target_mean`` and ``target_std`` of the plan, for targets that have a scale; else nothing."""
         return {}
@@ -139,6 +149,13 @@ class Task(ABC, Generic[TargetT]):
             raise ConfigError(
                 f"loss = '{loss}' does not fit the task '{self.name}': use {' or '.join(self.loss_names)}"
             )
+
+    def check_settings(self, config: Config) -> None:
+        """Raises ConfigError for a setting that would do nothing here."""
+        for name in sorted(_NOT_FOR_ALL - self.settings):
+            given = getattr(config, name)
+            if given and given not in ("auto", type(config).model_fields[name].default):  # 0 asks for nothing
+                raise ConfigError(f"{name} = {given!r} does nothing for the task '{self.name}': leave it out")
 
     @abstractmethod
     def criterion(self, outputs: Any, batch: Batch[TargetT], plan: Plan) -> dict[str, Tensor]:

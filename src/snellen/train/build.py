@@ -61,6 +61,7 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
         cores=available_cores(),
     )
     scale = task.target_scale([task.target(record) for record in train])
+    task.check_settings(config)
     if config.loss != "auto":
         task.check_loss(config.loss)
     draft = replace(resolve(config, choice, facts), **scale)

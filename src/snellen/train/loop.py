@@ -52,6 +52,7 @@ class Progress:
     """The counters that a resumed run continues from. best_* are of the best validation so far (None before any).
 
     step  counts updates of the weights, however many batches each was made of
+    objects, cut_away  of this epoch's images so far, as ``num_objects`` and ``num_cut_away`` of core.sample.Batch
     """
 
     step: int = 0
@@ -61,6 +62,8 @@ class Progress:
     epochs_since_best: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    objects: int = 0
+    cut_away: int = 0
     plateau: Plateau = field(default_factory=Plateau)
 
 
@@ -193,6 +196,8 @@ class Trainer:
         self._update()
         self.progress.loss_sum += loss * num_images
         self.progress.loss_count += num_images
+        self.progress.objects += sum(batch.num_objects for batch in batches)
+        self.progress.cut_away += sum(batch.num_cut_away for batch in batches)
         terms = {**(losses if len(losses) > 1 else {}), **extra}
         self._tell(
             {
@@ -244,7 +249,10 @@ class Trainer:
             "train/loss": self.progress.loss_sum / max(1, self.progress.loss_count),
             "lr": self.optimizer.param_groups[0]["lr"],
         }
+        if self.progress.objects:
+            event |= {"objects": self.progress.objects, "objects_cut_away": self.progress.cut_away}
         self.progress.loss_sum, self.progress.loss_count = 0.0, 0
+        self.progress.objects, self.progress.cut_away = 0, 0
         validated = self.validate(epoch + 1)
         is_last = epoch + 1 == phase.first_epoch + phase.epochs
         plateau = self.progress.plateau.after(validated["val/loss"], self.plan.patience)

@@ -50,6 +50,7 @@ class Detection(Task[Boxes]):
     loss_names = (USUAL_LOSS, *SCORES, *BOXES)
     dense = True
     architectures = tuple(ARCHITECTURES)
+    settings = frozenset({"mosaic", "nms", "nms_iou", "loss_weights"})
     tile_merges = ("iou", "smaller")
     tiles_and_whole = True
     trivial_answer = "nothing"
@@ -78,6 +79,9 @@ class Detection(Task[Boxes]):
 
     def overlay(self, own: Boxes, other: Boxes, region: tuple[int, int, int, int]) -> Boxes:
         return own.covered(region).joined(other.within(region))
+
+    def num_objects(self, target: Boxes) -> int:
+        return len(target)
 
     # --- learning
 

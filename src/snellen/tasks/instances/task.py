@@ -50,6 +50,7 @@ class Instances(Task[InstanceSet]):
     loss_names = (USUAL_LOSS, *SCORES, *BOXES)
     dense = True
     architectures = ("dense", "mask-rcnn")
+    settings = frozenset({"mosaic", "copy_paste", "nms", "nms_iou", "loss_weights"})
     trivial_answer = "nothing"
 
     _nms: tuple[Any, float] = ("per class", 0.6)
@@ -87,6 +88,9 @@ class Instances(Task[InstanceSet]):
         pasted = other.chosen(np.sort(rng.permutation(objects)[:count]))
         pixels = pasted.pixels()
         return own.behind(pixels).joined(pasted), pixels
+
+    def num_objects(self, target: InstanceSet) -> int:
+        return len(target)
 
     # --- learning
 

@@ -40,6 +40,7 @@ class Segmentation(Task[ClassMap]):
     loss_names = ("cross-entropy+dice", "cross-entropy", "focal", "dice", "jaccard", "lovasz")
     dense = True
     architectures = tuple(ARCHITECTURES)
+    settings = frozenset({"dropout", "mosaic"})
     tile_merges = ("nearest",)
     trivial_answer = "the most frequent class everywhere"
 
