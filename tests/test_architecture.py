@@ -31,8 +31,21 @@ PLANTED: list[tuple[house.Rule, Tree, str]] = [
     (house.imports_go_right, {"attic/box.py": ""}, "no place in LAYERS"),
     (
         house.task_slices_are_strangers,
-        {"tasks/keypoints/loss.py": "from snellen.tasks.detection.loss import giou", "tasks/detection/loss.py": ""},
+        {
+            "tasks/base.py": TASKS,
+            "tasks/keypoints/loss.py": "from snellen.tasks.detection.loss import giou",
+            "tasks/detection/loss.py": "",
+        },
         "keypoints imports snellen.tasks.detection.loss",
+    ),
+    (
+        house.task_slices_are_strangers,
+        {
+            "tasks/base.py": TASKS,
+            "tasks/objects/target.py": "def f():\n    from snellen.tasks.detection import task",
+            "tasks/detection/task.py": "",
+        },
+        "objects imports snellen.tasks.detection.task",
     ),
     (house.names_say_something, {"data/utils.py": ""}, "better name"),
     (house.names_say_something, {"train/checkpoint_manager.py": ""}, "better name"),
@@ -68,6 +81,14 @@ HEALTHY: list[tuple[house.Rule, Tree]] = [
     (house.imports_go_right, {"train/loop.py": "from snellen.train.step import f\nfrom snellen.core.run import Run"}),
     (house.imports_go_right, {"data/formats/coco.py": "from .. import split\nimport torch", "data/split.py": ""}),
     (house.task_slices_are_strangers, {"tasks/pose/task.py": "from snellen.tasks import base", "tasks/base.py": ""}),
+    (
+        house.task_slices_are_strangers,
+        {
+            "tasks/base.py": TASKS,
+            "tasks/detection/task.py": "from snellen.tasks.objects import target",
+            "tasks/objects/target.py": "",
+        },
+    ),
     (house.no_import_cycles, {"data/__init__.py": "from snellen.data.a import f", "data/a.py": "import snellen.core"}),
     (house.budgets_are_kept, {"core/long.py": "def f():\n" + "    x = 1\n" * 59 + "x = 1\n" * 340}),
     (house.loop_names_no_task, {"tasks/base.py": TASKS, "train/loop.py": '"""No detection."""\nbox_finder = 1'}),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from snellen.core.errors import ConfigError, WeightsError
 from snellen.core.preprocessing import Preprocessing
-from snellen.nn import backbone as backbones
+from snellen.nn import hub
 from snellen.nn.backbone import create_backbone, load_pretrained
 from snellen.nn.catalog import ARCHITECTURES, EMBEDDED_MODEL, SMALL_RESNET, architecture, backbone_facts
 from snellen.nn.network import Network
@@ -207,7 +207,7 @@ def test_an_unreachable_hub_is_said_in_one_line_and_not_waited_for(monkeypatch: 
     def unknown(*address: object) -> None:
         raise OSError("Name or service not known")
 
-    monkeypatch.setattr(backbones, "getproxies", dict)
+    monkeypatch.setattr(hub, "getproxies", dict)
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     before = constants.HF_HUB_OFFLINE
     with pytest.raises(

@@ -292,6 +292,14 @@ def test_intervals_hold_the_value_and_groups_are_drawn_whole(learnt: Learnt) -> 
     assert len(resampled.resampled(seed=0)[learnt.task.headline]) >= 100
 
 
+def test_training_sees_the_numbers_that_the_report_will_tell(learnt: Learnt) -> None:
+    truth, predicted = learnt.test_side.targets, learnt.guesses(learnt.test_side)
+    told = score(learnt.task, predicted, truth)
+    seen = score(learnt.task, predicted, truth, intervals=False)
+    assert learnt.task.headline in seen and seen.keys() <= told.keys()
+    assert {name: each.value for name, each in seen.items()} == pytest.approx({name: told[name].value for name in seen})
+
+
 def test_majority_needs_no_image(learnt: Learnt) -> None:
     said = learnt.task.majority(learnt.session.sides["train"].targets, len(learnt.test_side))
     assert len(said) == len(learnt.test_side) and len(learnt.task.majority([], 0)) == 0

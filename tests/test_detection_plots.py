@@ -25,7 +25,7 @@ from snellen.metrics.detection_errors import detection_errors
 from snellen.metrics.froc import FALSE_POSITIVES, froc_recall
 from snellen.metrics.matching import Detections, ImageResult
 from snellen.metrics.operating_point import best_threshold, counts_at
-from snellen.tasks.object_charts import charts, confusion
+from snellen.tasks.objects.charts import charts, confusion
 
 CLASSES = ("ant", "bee", "cow", "dog")  # found_objects: the last is never in the truth
 NEAR, FAR = (10, 10, 50, 50), (100, 100, 150, 160)

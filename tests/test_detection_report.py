@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def scenes(num: int, num_classes: int) -> tuple[list[Boxes], list[Boxes]]:
         plain = Boxes.predicted(
             (SIDE, SIDE), true.boxes.astype(np.float32), true.labels, np.zeros(len(true.labels), np.float32)
         )
-        truth.append(Boxes(**{name: getattr(plain, name) for name in Boxes.__slots__ if name != "scores"}))
+        truth.append(replace(plain, scores=None))
     return predicted, truth
 
 

@@ -22,6 +22,7 @@ from snellen.data.augment import Augmentation
 from snellen.data.image_sets import ImageSet, Variation
 from snellen.data.loader import training_batches
 from snellen.tasks.base import create_task
+from snellen.tasks.segmentation.target import ClassMap
 from snellen.train import imbalance
 from snellen.train.imbalance import class_weights, settle_imbalance
 from tiny_runs import a_plan, start, trainer_of
@@ -141,6 +142,34 @@ def test_what_has_no_classes_has_nothing_to_balance() -> None:
 
 
 # --- as measured
+
+
+def pixels_scene(rows: int, **settings: Any) -> tuple[Plan, str]:
+    """Maps of 10 x 10 pixels with so many rows of 'rust', of the classes 'steel', 'rust' and 'paint' (none of it)."""
+    classes = np.zeros((10, 10), np.uint8)
+    classes[:rows] = 1
+    names = ("steel", "rust", "paint")
+    config = Config.of(data="x", **settings)
+    plan = a_plan(task="segmentation", classes=names, loss=settings.get("loss", "cross-entropy+dice"))
+    return settle_imbalance(
+        config, plan, create_task("segmentation", names), None, [], [ClassMap.from_array(classes)] * 3
+    )
+
+
+def test_pixels_of_rare_classes_count_more_where_the_loss_counts_pixels() -> None:
+    plan, sentence = pixels_scene(rows=2)
+    steel, rust, paint = plan.class_weights
+    assert (rust / steel) ** 2 == pytest.approx(4) and steel < 1 < rust and paint == 1
+    assert "4 times as many of 'steel' as of 'rust'" in sentence and plan.reasons["imbalance"] in sentence
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [(4, {}), (10, {}), (1, {"imbalance": "none"}), (1, {"loss": "dice"}), (1, {"loss": "lovasz"})],
+)
+def test_pixels_count_alike_where_no_class_is_rare_or_no_weight_would_act(rows: int, settings: dict[str, Any]) -> None:
+    plan, sentence = pixels_scene(rows, **settings)
+    assert plan.class_weights == () and sentence == "" and "imbalance" not in plan.reasons
 
 
 def test_overlapping_classes_of_which_one_is_rare_are_noticed_and_helped() -> None:

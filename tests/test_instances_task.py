@@ -36,6 +36,7 @@ from snellen.core.record import Record
 from snellen.core.sample import Frame
 from snellen.data.elastic import elastic_fields
 from snellen.data.warp import warp_mask
+from snellen.tasks.instances import finding
 from snellen.tasks.instances.finding import mask_in
 from snellen.tasks.instances.object_mask import ObjectMask
 from snellen.tasks.instances.target import InstanceSet
@@ -136,7 +137,7 @@ def test_a_box_beside_outlines_is_neither_learnt_nor_judged() -> None:
     found = instance_set(
         [square_mask(5, 5, 10), square_mask(20, 5, 10)], [1, 1], scores=np.array([0.9, 0.95], np.float32)
     )
-    assert scores_of([found], [target])["mask_map"] == 1.0
+    assert scores_of([found], [target])["mask_map"] == pytest.approx(1)
     judged = instance_set([square_mask(5, 5, 10)], [1])
     assert scores_of([found], [judged])["mask_map"] < 1.0
 
@@ -254,6 +255,14 @@ def test_masks_end_where_their_box_ends() -> None:
     everywhere = np.full((10, 10), 5.0, np.float32)
     mask = mask_in(everywhere, np.array([3.4, 10.6, 20.2, 30.0]), frame)
     assert mask.region == (3, 11, 20, 30) and mask.area == 17 * 19
+
+
+def test_a_mask_made_in_strips_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = Frame(size=(40, 40), matrix=np.eye(3), input_size=(40, 40))
+    logits, box = np.random.default_rng(0).normal(size=(10, 10)).astype(np.float32), np.array([3.4, 10.6, 37.2, 30.0])
+    at_once = mask_in(logits, box, frame)
+    monkeypatch.setattr(finding, "_STRIP", 7)
+    assert mask_in(logits, box, frame) == at_once and at_once.area > 100
 
 
 def test_an_edge_is_found_between_cells() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from snellen.core.preprocessing import Preprocessing
 from snellen.nn.ema import MovingAverage
 from snellen.nn.freeze import set_trainable, train_mode
 from snellen.nn.network import Network, Normalize
-from snellen.nn.precision import arithmetic, train_depthwise_in_fp32
+from snellen.nn.precision import arithmetic, fastest, train_depthwise_in_fp32
 from snellen.nn.small_resnet import SmallResNet
 
 torch.set_num_threads(1)
@@ -193,3 +194,13 @@ def test_depthwise_in_fp32_survives_a_deep_copy() -> None:
     with torch.no_grad():
         assert float(twin(images).abs().max()) == 0.0  # it computes with its own weights
         assert float(network(images).abs().max()) > 0.0
+
+
+def test_the_faster_arithmetic_of_a_cpu_is_not_judged_by_what_other_programs_do() -> None:
+    def busy() -> None:
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+
+    seconds = fastest({"works": busy, "waits for its turn": lambda: time.sleep(0.1)}, torch.device("cpu"))
+    assert seconds["waits for its turn"] < 0.02 <= seconds["works"]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from snellen.core.geometry import Size
 from snellen.data.tiles import Region, Tiling
-from snellen.tasks.detection.sightings import merged
 from snellen.tasks.detection.target import Boxes
 
 
@@ -25,7 +24,7 @@ LEFT, RIGHT, BOTH = (0, 0, 100, 100), (80, 0, 180, 100), (0, 0, 180, 100)
 
 
 def told(*parts: Boxes, regions: Sequence[Region] = (LEFT, RIGHT), **options: Any) -> list[tuple[list[float], float]]:
-    found = merged(parts, regions, (180, 100), **options)
+    found = Boxes.merged(parts, regions, (180, 100), **options)
     assert found.size == (180, 100) and found.scores is not None
     return [(box.tolist(), round(float(score), 3)) for box, score in zip(found.boxes, found.scores, strict=True)]
 
@@ -72,7 +71,7 @@ def test_boxes_of_one_part_are_left_as_they_are() -> None:
 def test_classes_are_kept_apart_unless_suppression_is_agnostic() -> None:
     one, other = seen(((82, 10, 92, 20), 0.6)), seen(((2, 10, 12, 20), 0.8), labels=[1])
     assert len(told(one, other)) == 2
-    (only,) = merged([one, other], (LEFT, RIGHT), (180, 100), agnostic=True).labels
+    (only,) = Boxes.merged([one, other], (LEFT, RIGHT), (180, 100), agnostic=True).labels
     assert only == 1
 
 
@@ -103,7 +102,7 @@ def test_objects_no_larger_than_the_overlap_are_each_named_once(
         there = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
         sure = [cells[i][4] for i in np.flatnonzero(there)]
         parts.append(seen(*zip(map(tuple, boxes[there]), sure, strict=True), size=(x1 - x0, y1 - y0)))
-    found = merged(parts, regions, size, by=by)
+    found = Boxes.merged(parts, regions, size, by=by)
     assert sorted(map(tuple, found.boxes.tolist())) == sorted(map(tuple, truth.tolist()))
-    again = merged(parts, regions, size, by=by)
+    again = Boxes.merged(parts, regions, size, by=by)
     assert np.array_equal(found.boxes, again.boxes) and np.array_equal(found.scores, again.scores)

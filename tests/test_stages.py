@@ -46,6 +46,22 @@ def pixels(side: int, n: int = 2) -> Tensor:
     return torch.randn(n, 3, side, side, generator=torch.Generator().manual_seed(1))
 
 
+class Listed(nn.Module):
+    """Layers in a bare list, as transformers' encoders hold them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([nn.Linear(4, 4) for _ in range(6)])
+
+
+def test_a_module_that_is_but_a_list_of_layers_is_opened() -> None:
+    backbone = nn.ModuleDict({"embeddings": nn.Linear(4, 4), "encoder": Listed(), "norm": nn.LayerNorm(4)})
+    stages = parameter_stages(backbone)
+    assert num_stages(backbone) == 7
+    assert stages["embeddings.weight"] == 0 and stages["encoder.layer.0.weight"] == 1
+    assert stages["encoder.layer.5.weight"] == stages["norm.weight"] == 6
+
+
 def executed_stages(backbone: nn.Module, x: Tensor) -> list[int]:
     """The stage of each module that holds parameters itself, in the order in which they ran."""
     stages, order = parameter_stages(backbone), []

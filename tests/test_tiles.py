@@ -314,7 +314,9 @@ def test_a_task_that_cannot_merge_says_so_before_any_image_is_read(name: str) ->
 
 
 def test_what_does_not_fit_tiles_is_refused(squares: Path) -> None:
-    assert {"classification", "regression"} <= set(CANNOT) and not {"detection", "segmentation"} & set(CANNOT)
+    assert {"classification", "regression"} <= set(CANNOT) and not {"detection", "segmentation", "instances"} & set(
+        CANNOT
+    )
     with pytest.raises(ConfigError, match=r"tile_merge = 'nearest' does not fit the task 'detection': use iou or sm"):
         Predictor(detector(), Tiling(tile=(64, 64), merge="nearest"))
     with pytest.raises(ConfigError, match="the middle of an image only"):

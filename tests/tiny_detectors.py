@@ -20,7 +20,7 @@ from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
 from tiny_runs import a_plan
 
-NAMES = tuple(ARCHITECTURES)
+NAMES = tuple(name for name, known in ARCHITECTURES.items() if not known.own_backbone)
 NUM_CLASSES, SIDE = 3, 64
 PREPROCESSING = Preprocessing(
     input_size=(SIDE, SIDE), fit="squash", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3

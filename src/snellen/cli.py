@@ -173,7 +173,7 @@ def _predict(  # noqa: PLR0913  (each of them is an option)
     ] = None,
     tile_merge: Annotated[
         str | None,
-        Parameter(help="Boxes of tiles are one by overlap over their union, or over the smaller: iou, smaller."),
+        Parameter(help="Objects in tiles are one by overlap over their union, or over the smaller: iou, smaller."),
     ] = None,
     out: OutFile = None,
     device: Device = "auto",

@@ -131,11 +131,11 @@ def predict(
     An image that cannot be read has an ``error``. ``out`` is a folder for predictions.json. Raises SnellenError.
 
     tile          for small things in images that are far larger than those of the training: they are looked at in
-                  tiles of (width, height) pixels, or of that side, at full resolution. Where boxes are asked for, the
+                  tiles of (width, height) pixels, or of that side, at full resolution. Where objects are asked for, the
                   whole image is looked at as well, for what no tile holds. A tile as large as the image changes nothing
     tile_overlap  the least share of a tile's side that its neighbour shows as well; 0.2
-    tile_merge    boxes of different tiles are of one object where they overlap by more than half of their union
-                  ('iou', the usual way), or of the smaller one ('smaller')
+    tile_merge    boxes, or masks, of different tiles are of one object where they overlap by more than half of their
+                  union ('iou', the usual way), or of the smaller one ('smaller')
     """
     from snellen.data.tiles import Tiling
     from snellen.ensemble import load_run

@@ -111,7 +111,8 @@ class Config(BaseModel):
     model: str = Field(
         "auto",
         description="A timm backbone by name, a classic such as 'alexnet' or 'vit', 'small-resnet', or a plain net: "
-        "'logistic', 'mlp:256,128', 'cnn:32,64,128'.",
+        "'logistic', 'mlp:256,128', 'cnn:32,64,128'; hf:NAME is a whole detector for transformers: a "
+        "folder, or a name of huggingface.co.",
     )
     activation: Literal[
         "auto", "sigmoid", "tanh", "relu", "leaky-relu", "prelu", "elu", "selu", "silu", "swish", "hardswish", "none"
@@ -166,7 +167,7 @@ class Config(BaseModel):
     )
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = Field(2.0, description="Focus of the focal loss; 0: none.")
     imbalance: Literal["auto", "none", "oversample", "undersample", "weights", "focal", "smote", "thresholds"] = Field(
-        "auto", description="What is done about rare classes; 'auto' measures."
+        "auto", description="What is done about rare classes; 'auto' measures, and lets their pixels count more."
     )
     optimizer: Literal[
         "auto",

@@ -40,6 +40,7 @@ class Plan:
     target_mean, target_std   of the numbers to be predicted, over the training images; empty for classes
     architecture   what stands on the backbone where answers are about places; empty: a linear head
     loss_weights   factors on named terms of the loss; nms, nms_iou: how overlapping boxes are thinned out
+    published      of a detector that came whole: what its network is built from, so that its files are not needed again
     """
 
     task: str
@@ -106,6 +107,7 @@ class Plan:
     copy_paste: float = 0.0
     nms: str = "per class"
     nms_iou: float = 0.6
+    published: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         choices = asdict(self)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from torch import Tensor, nn
 
@@ -24,6 +20,7 @@ from snellen.nn.catalog import (
     plain_net,
     timm_config,
 )
+from snellen.nn.hub import without_waiting
 
 UNTRAINED = Provenance("none: trained from scratch", "none")
 
@@ -140,7 +137,7 @@ def download_timm(name: str, input_size: int) -> tuple[Mapping[str, Tensor], Pro
             + ": use --weights FILE or --no-pretrained"
         )
     try:
-        with _without_waiting_for_the_hub():
+        with without_waiting():
             # A network as published takes them: timm fits position embeddings to its size, and knows nothing of
             # layers that were swapped in.
             published = _create_timm(model, input_size, pretrained=True)
@@ -148,23 +145,6 @@ def download_timm(name: str, input_size: int) -> tuple[Mapping[str, Tensor], Pro
         raise _not_downloaded(name, error) from None
     source = f"timm's {config.hf_hub_id or config.url}"
     return published.state_dict(), Provenance(source, str(config.license or "not stated by timm"))
-
-
-@contextmanager
-def _without_waiting_for_the_hub() -> Iterator[None]:
-    """Where the hub's name cannot be looked up, only its cache is asked: its client would retry for 50 seconds."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        if not getproxies():
-            socket.getaddrinfo(urlsplit(constants.ENDPOINT).hostname, 443)
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
 
 
 def _download_torchvision(backbone: nn.Module, name: str) -> Provenance:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snellen.core.errors import ConfigError, did_you_mean
+from snellen.nn.published import Published, is_published, read_published
 
 SMALL_RESNET = "small-resnet"
 EMBEDDED_MODEL = "tf_efficientnet_lite0"
@@ -120,7 +121,12 @@ def plain_net(name: str) -> PlainNet | None:
 
 
 def backbone_facts(name: str) -> BackboneFacts | None:
-    """None for a network without pretrained weights. Raises ConfigError for an unknown name, with the nearest one."""
+    """None for a network without pretrained weights.
+
+    Raises ConfigError for an unknown name, with the nearest one; WeightsError as ``read_published``.
+    """
+    if is_published(name):
+        return _of_published(read_published(name))
     if name == SMALL_RESNET or plain_net(name) is not None:
         return None
     if name == EMBEDDED_MODEL:
@@ -134,6 +140,12 @@ def backbone_facts(name: str) -> BackboneFacts | None:
         crop_fraction=config.crop_pct,
         mean=tuple(config.mean),
         std=tuple(config.std),
+    )
+
+
+def _of_published(known: Published) -> BackboneFacts:
+    return BackboneFacts(
+        input_size=max(known.input_size), fixed_size=True, crop_fraction=1.0, mean=known.mean, std=known.std
     )
 
 

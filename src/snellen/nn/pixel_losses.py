@@ -129,12 +129,11 @@ LOSSES: Mapping[str, PixelLoss] = {
     "lovasz": lambda logits, truth, plan: lovasz(logits, truth),
 }
 
+TAKE_CLASS_WEIGHTS = frozenset({"cross-entropy", "focal"})  # the others give each class the same say already
+
 
 def pixel_losses(logits: Tensor, truth: Tensor, plan: Plan) -> dict[str, Tensor]:
-    """The terms of the sum ``plan.loss``, each times its weight: name -> scalar.
-
-    Class weights act on cross-entropy and focal loss; the others give each class the same say already.
-    """
+    """The terms of the sum ``plan.loss``, each times its weight: name -> scalar."""
     return {name: weight * LOSSES[name](logits, truth, plan) for name, weight in parse_sum(plan.loss).items()}
 
 

@@ -2,8 +2,9 @@
 
 A stage begins with each part that mixes channels (it holds a weight matrix or a convolution); norms, activations and
 pooling belong to the stage before them. Parts are the backbone's children; while these are fewer than four, the
-longest ``nn.Sequential`` among them is opened. That finds the layers of a ResNet, the blocks of an EfficientNet or of
-a ViT, and the convolutions of a VGG, without knowing any of them by name.
+longest ``nn.Sequential`` among them is opened, or else the longest module that holds but a list of layers, as those of
+transformers do. That finds the layers of a ResNet, the blocks of an EfficientNet or of a ViT, and the convolutions of a
+VGG, without knowing any of them by name.
 """
 
 from __future__ import annotations
@@ -154,10 +155,21 @@ def _opened(parts: list[Part], index: int) -> list[Part]:
 
 
 def _longest_container(parts: list[Part]) -> int | None:
-    """What is opened next: an ``nn.Sequential``; a module of another kind only where all is in that one."""
+    """What is opened next: an ``nn.Sequential``; a module of another kind only where all is in that one, or where all
+    of its own is in a list."""
     lengths = [sum(map(_mixes, module.children())) for _, module in parts]
     containers = [i for i, (_, module) in enumerate(parts) if isinstance(module, nn.Sequential) and lengths[i] > 1]
     if containers:
         return max(containers, key=lambda i: lengths[i])
     weighty = [i for i, (_, module) in enumerate(parts) if _mixes(module)]
-    return weighty[0] if len(weighty) == 1 and lengths[weighty[0]] else None
+    if len(weighty) == 1 and lengths[weighty[0]]:
+        return weighty[0]
+    listed = {i: _length_of_list(parts[i][1]) for i in weighty}
+    longest = max(listed, key=lambda i: listed[i], default=None)
+    return longest if longest is not None and listed[longest] > 1 else None
+
+
+def _length_of_list(module: nn.Module) -> int:
+    """How many layers are in the list that is all there is to ``module``; 0 where there is more, or no list."""
+    inside = [child for child in module.children() if _mixes(child)]
+    return len(inside[0]) if len(inside) == 1 and isinstance(inside[0], nn.ModuleList) else 0

@@ -107,7 +107,7 @@ def _inference_seconds(config: Config, model: nn.Module, plan: Plan, images: lis
 
         return once
 
-    return fastest({"fp32": infer("fp32"), "bf16": infer("bf16")})
+    return fastest({"fp32": infer("fp32"), "bf16": infer("bf16")}, device)
 
 
 def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageSet) -> dict[str, float]:
@@ -129,7 +129,7 @@ def training_seconds(config: Config, model: nn.Module, plan: Plan, train: ImageS
 
         return once
 
-    seconds = fastest({"fp32": step("fp32"), "bf16": step("bf16")})
+    seconds = fastest({"fp32": step("fp32"), "bf16": step("bf16")}, device)
     model.zero_grad()
     model.load_state_dict(before)
     return seconds

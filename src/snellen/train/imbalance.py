@@ -22,6 +22,7 @@ from snellen.core.plan import Plan
 from snellen.core.record import Record
 from snellen.core.seeds import keyed_seed
 from snellen.nn.linear_probe import Balance, cross_validated
+from snellen.nn.pixel_losses import TAKE_CLASS_WEIGHTS, parse_sum
 from snellen.tasks.base import Task
 from snellen.train.decision import Gain, as_scores, decide, evenly, gain, held_out_decisions, scores_and_truth
 
@@ -99,11 +100,17 @@ def settle_imbalance(
 
 
 def _of_places(config: Config, plan: Plan, task: Task[Any], targets: Sequence[Any]) -> tuple[Plan, str]:
-    """What is asked for and fits answers about places; nothing is measured beforehand, for there is no probe."""
-    if config.imbalance in ("auto", "none"):
+    """What is asked for and fits answers about places; nothing is measured beforehand, for there is no probe.
+
+    Where a loss counts pixels and the headline counts classes, a short course hardly learns classes of few pixels:
+    weights are then what is done (docs/measurements.md).
+    """
+    if config.imbalance == "none":
         return plan, ""
+    sizes = task.class_sizes(targets)
+    if config.imbalance == "auto":
+        return (plan, "") if sizes is None else _weighed(plan, sizes)
     if config.imbalance == "weights":
-        sizes = task.class_sizes(targets)
         if sizes is None:
             raise ConfigError(f"imbalance = 'weights' does not fit the task '{task.name}': use 'oversample'")
         changes: Changes = {"class_weights": median_frequency(sizes)}
@@ -112,6 +119,21 @@ def _of_places(config: Config, plan: Plan, task: Task[Any], targets: Sequence[An
     else:
         changes = _WAYS[config.imbalance](())
     return replace(plan, **changes), f"Rare classes: {config.imbalance}, as asked."
+
+
+def _weighed(plan: Plan, sizes: Sequence[float]) -> tuple[Plan, str]:
+    """The plan with class weights, where some class is much smaller than another and the loss can weigh them."""
+    there = [(size, name) for size, name in zip(sizes, plan.classes, strict=True) if size > 0]
+    (few, rare), (many, common) = min(there), max(there)
+    if many <= NEARLY_BALANCED * few or not parse_sum(plan.loss).keys() & TAKE_CLASS_WEIGHTS:
+        return plan, ""
+    sentence = (
+        f"pixels of rare classes count more in the loss: there are {many / few:.0f} times as many of '{common}' as of "
+        f"'{rare}', and all classes count alike in the result"
+    )
+    # The square root: in full, classes that are rare are then found where they are not (docs/measurements.md).
+    weights = tuple(np.sqrt(median_frequency(sizes)).tolist())
+    return replace(plan, class_weights=weights, reasons={**plan.reasons, "imbalance": sentence}), f"{sentence}."
 
 
 def median_frequency(sizes: Sequence[float]) -> tuple[float, ...]:

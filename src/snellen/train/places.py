@@ -11,6 +11,7 @@ from snellen.core.config import Config
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.preprocessing import Fit
 from snellen.nn.catalog import BackboneFacts
+from snellen.nn.published import check_input, is_published, read_published
 
 GRID = 32  # pixels: the coarsest map of a backbone is smaller than the input by this factor
 _BODY_SHARE = 0.3
@@ -58,8 +59,10 @@ def batch_size(num_train: int, device: str) -> tuple[int, str]:
     return size, f"{num_train} training images give {max(1, num_train // size)} steps an epoch"
 
 
-def body_rate(lr: float) -> tuple[float, str]:
+def body_rate(lr: float, model: str) -> tuple[float, str]:
     """What is pretrained has to learn where things are as well."""
+    if is_published(model):
+        return _BODY_SHARE * lr, "a third of the head's: what the backbone sees serves most images"
     return _BODY_SHARE * lr, "a third of the head's: where things are is new to pretrained layers as well"
 
 
@@ -73,15 +76,26 @@ def epochs(num_train: int, device: str) -> tuple[int, str]:
 def choose_input(
     config: Config, facts: BackboneFacts | None, sizes: Sequence[tuple[int, int]], reasons: dict[str, str]
 ) -> tuple[tuple[int, int], Fit]:
-    """The input's (width, height), and how images meet it: as asked, or by the images' ``sizes``."""
+    """The input's (width, height), and how images meet it: as asked, or by the images' ``sizes``.
+
+    Raises ConfigError for a size that a detector that was published whole cannot take.
+    """
+    published = read_published(config.model) if is_published(config.model) else None
     if config.input_size != "auto":
         size = config.input_size
+    elif published is not None:
+        size, reasons["input_size"] = published.input_size, "the size that it was published for"
     elif facts is not None and facts.fixed_size:
         size, reasons["input_size"] = (facts.input_size, facts.input_size), "the only size that the model takes"
     else:
         size, reasons["input_size"] = input_size(sizes)
+    if published is not None:
+        check_input(published.settings, size)
     if config.fit != "auto":
         return size, config.fit
+    if published is not None:
+        reasons["fit"] = "how its images were resized when it was trained"
+        return size, "squash"
     chosen, reasons["fit"] = fit(sizes, size)
     return size, chosen
 
@@ -115,6 +129,9 @@ def _loss_weights(config: Config) -> dict[str, float]:
 
 def _architecture(config: Config, task: str, known: Sequence[str], reasons: dict[str, str]) -> str:
     """What stands on the backbone; empty where that is a linear head. Raises ConfigError for an unknown one."""
+    if is_published(config.model):
+        reasons["architecture"] = "what the model is"
+        return read_published(config.model).architecture
     if config.architecture == "auto":
         if known:
             reasons["architecture"] = "light, and sound on few images"
@@ -142,4 +159,5 @@ def choices(config: Config, task: str, architectures: Sequence[str], reasons: di
         "copy_paste": config.copy_paste,
         "nms": "per class" if config.nms == "auto" else config.nms,
         "nms_iou": config.nms_iou,
+        "published": read_published(config.model).settings if is_published(config.model) else {},
     }

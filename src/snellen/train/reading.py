@@ -14,7 +14,8 @@ from snellen.core.plan import Plan
 from snellen.data.augment import Augmentation
 from snellen.data.store import ImageStore
 from snellen.data.survey import Survey, image_sizes, read_listing, survey, task_of
-from snellen.tasks.base import is_dense
+from snellen.nn.published import check_model
+from snellen.tasks.base import create_task
 from snellen.train.resolve import ModelChoice, choose_model
 
 _MEMORY_SHARE = 0.4  # of what is free, for decoded pixels
@@ -35,7 +36,9 @@ def read_data(config: Config, cache: Path, console: Console) -> TrainingData:
     workers = max(2, available_cores())
     Augmentation.parse(config.augment)  # what is wrong in it is told before the images are read
     name, listing = read_listing(config, cache, console)
-    dense = is_dense(task_of(config, listing))
+    task = create_task(task_of(config, listing), ())
+    check_model(config, task.name, task.architectures)
+    dense = task.dense
     choice = choose_model(config, image_sizes(listing.records, workers), dense=dense)
     if config.weights is not None and not Path(config.weights).is_file():
         raise WeightsError(f"no weights file at {config.weights}: check --weights")

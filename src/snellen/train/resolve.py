@@ -25,7 +25,7 @@ from snellen.nn.catalog import (
     suggest_norm,
 )
 from snellen.train import places
-from snellen.train.schedule import UsualRates, usual_rates
+from snellen.train.schedule import UsualRates, first_rate, usual_rates
 
 ValueT = TypeVar("ValueT", int, float, str)
 
@@ -137,8 +137,8 @@ def resolve(config: Config, choice: ModelChoice, facts: TrainingFacts) -> Plan:
     optimizer = auto("optimizer", "adamw", "robust where rates and scales are not tuned")
     schedule = auto("schedule", "cosine", "down to a hundredth of the peak")
     usual = usual_rates(optimizer)
-    head = usual.head if choice.pretrained else usual.scratch
-    lr = _rate(config, auto, head, f"usual for {optimizer}{' on a new head' if choice.pretrained else ''}")
+    first = first_rate(optimizer, choice.model, pretrained=choice.pretrained, deep=facts.dense)
+    lr = _rate(config, auto, *first)
     _norm(config, choice, batch_size, reasons)
     return Plan(
         task=facts.task,
@@ -224,7 +224,7 @@ def _rate(config: Config, auto: _Auto, usual: float, reason: str) -> float:
 def _body_rate(choice: ModelChoice, facts: TrainingFacts, lr: float, usual: UsualRates) -> tuple[float, str]:
     if choice.pretrained:
         if facts.dense:
-            return places.body_rate(lr)
+            return places.body_rate(lr, choice.model)
         return lr * usual.body / usual.head, "a tenth of the head's: pretrained layers need little change"
     return lr, "the same as the head's: everything starts from scratch"
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from snellen.core.plan import Plan
+from snellen.nn.published import is_published
 
 _FLOOR = 0.01  # of the peak, where the cosine ends
 _STEPS_DOWN = (1 / 2, 3 / 4)  # of a phase, where 'step' divides the rate by ten
@@ -56,6 +57,17 @@ _USUAL: dict[str, UsualRates] = {
 def usual_rates(optimizer: str) -> UsualRates:
     """``optimizer``: as in ``plan.optimizer``. Raises KeyError for another name."""
     return _USUAL[optimizer]
+
+
+def first_rate(optimizer: str, model: str, *, pretrained: bool, deep: bool) -> tuple[float, str]:
+    """The head's peak rate where nothing is known, and why. ``deep``: the head is a network, not a layer."""
+    usual = usual_rates(optimizer)
+    whole = is_published(model)
+    if not pretrained or (deep and not whole):
+        return usual.scratch, f"usual for {optimizer} from scratch"
+    if whole:
+        return usual.body, f"usual for {optimizer} on a head that has learnt already"
+    return usual.head, f"usual for {optimizer} on a new head"
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,11 @@ def tell_plan(plan: Plan, console: Console) -> None:
     width, height = plan.preprocessing.input_size
     weights = f"{plan.weights_source} (licence: {plan.weights_license})" if plan.pretrained else "trained from scratch"
     console.say(f"Model: {plan.model} at {width} x {height} pixels, {weights}")
-    chosen = {"model": plan.model, "input_size": width, "fit": plan.preprocessing.fit}
+    chosen = {
+        "model": plan.model,
+        "input_size": str(width) if width == height else f"{width}x{height}",
+        "fit": plan.preprocessing.fit,
+    }
     told = []
     for name, reason in plan.reasons.items():
         if name in _UNSAID:

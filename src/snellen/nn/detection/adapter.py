@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snellen.core.errors import ConfigError, did_you_mean
+from snellen.core.geometry import Size
 from snellen.core.preprocessing import Preprocessing
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
@@ -105,6 +106,33 @@ class AdaptedDetector(nn.Module):
     @abstractmethod
     def candidates(self, raw: Any) -> Tensor:
         """What it means."""
+
+
+class OnBackbone(AdaptedDetector):
+    """A detector that stands on any backbone: ``build`` makes the rest of it, its weights random."""
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        backbone: MapBackbone,
+        num_classes: int,
+        *,
+        loss_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        weights = self.weights_of_terms(loss_weights or {})
+        head, multiple = self.build(backbone, preprocessing.input_size, num_classes, weights)
+        super().__init__(preprocessing, backbone, head, multiple=multiple, loss_weights=weights)
+        self.num_classes = num_classes
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        """What finds objects in the backbone's maps, and of how many pixels sides of images are multiples.
+
+        input_size  (width, height) of the images; weights: factors on the terms of the loss
+        """
 
 
 def _drawing(device: torch.device) -> str:

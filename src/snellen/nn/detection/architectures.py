@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -9,10 +10,11 @@ from torch import nn
 
 from snellen.core.errors import ConfigError
 from snellen.core.plan import Plan
+from snellen.nn.catalog import Provenance
 from snellen.nn.detection.dense import DenseDetector
 from snellen.nn.detection.loss_names import USUAL_LOSS, chosen_losses
 from snellen.nn.detection.table import check
-from snellen.nn.feature_maps import create_map_backbone
+from snellen.nn.feature_maps import create_map_backbone, load_pretrained_maps
 
 _HERE = "snellen.nn.detection"
 _CLASSES = {  # in which module, so that no library is loaded that is not used
@@ -33,7 +35,13 @@ def create_detector(plan: Plan, num_classes: int) -> nn.Module:
     ``dense.DenseDetector`` for the contract that all keep.
     """
     name = plan.architecture or "dense"
-    check(name)
+    check(name, published=bool(plan.published))
+    if name != "dense" and plan.loss not in ("auto", USUAL_LOSS):
+        raise ConfigError(f"loss = '{plan.loss}' is for architecture = 'dense': '{name}' brings its own; leave it out")
+    if plan.published:
+        from snellen.nn.detection.published_models import create_published
+
+        return create_published(plan, num_classes)
     backbone = create_map_backbone(
         plan.model, input_size=plan.preprocessing.input_size, norm=plan.norm, activation=plan.activation
     )
@@ -41,10 +49,21 @@ def create_detector(plan: Plan, num_classes: int) -> nn.Module:
     if name == "dense":
         losses: dict[str, Any] = dict(chosen_losses(plan.loss))
         return DenseDetector(plan.preprocessing, backbone, num_classes, **losses, **settings)
-    if plan.loss not in ("auto", USUAL_LOSS):
-        raise ConfigError(f"loss = '{plan.loss}' is for architecture = 'dense': '{name}' brings its own; leave it out")
     module, kind = _CLASSES[name]
     detector: nn.Module = getattr(import_module(f"{_HERE}.{module}"), kind)(
         plan.preprocessing, backbone, num_classes, **settings
     )
     return detector
+
+
+def load_detector(model: nn.Module, plan: Plan, classes: Sequence[str]) -> Provenance:
+    """Fill ``model`` with the weights that ``plan`` names: the backbone, or all of a detector that is published whole.
+
+    Raises ConfigError, WeightsError.
+    """
+    if plan.published:
+        from snellen.nn.detection.published_models import load_published
+
+        return load_published(model, plan, classes)
+    backbone: Any = model.get_submodule("backbone")
+    return load_pretrained_maps(backbone, plan.model, file=plan.weights, pretrained=plan.pretrained)

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from snellen.core.preprocessing import Preprocessing
-from snellen.nn.detection.adapter import AdaptedDetector, best, check_powers_of_two, coarser, fp32, learnt, of_crowd
+from snellen.core.geometry import Size
+from snellen.nn.detection.adapter import OnBackbone, best, check_powers_of_two, coarser, fp32, learnt, of_crowd
 from snellen.nn.detection.neck import FeaturePyramid
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
@@ -72,7 +72,7 @@ class Said:
     boxes: list[Tensor]
 
 
-class EfficientDetector(AdaptedDetector):
+class EfficientDetector(OnBackbone):
     """EfficientDet, Tan et al. 2020 (arXiv:1911.09070), behind the backbone as its D0.
 
     It takes images of the size that it is made for, and of no other.
@@ -80,19 +80,12 @@ class EfficientDetector(AdaptedDetector):
 
     LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 50.0}
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        head = EfficientDetHead(backbone, preprocessing.input_size, num_classes)
-        super().__init__(
-            preprocessing, backbone, head, multiple=max(head.entry.strides), loss_weights=loss_weights or {}
-        )
-        self.num_classes = num_classes
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        head = EfficientDetHead(backbone, input_size, num_classes)
+        return head, max(head.entry.strides)
 
     @property
     def anchors(self) -> Tensor:

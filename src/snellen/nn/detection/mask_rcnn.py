@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from snellen.core.preprocessing import Preprocessing
+from snellen.core.geometry import Size
 from snellen.nn.detection.adapter import fp32
 from snellen.nn.detection.masks import MASK_STRIDE
 from snellen.nn.detection.torchvision_models import WIDTH, FasterRCNN, Seen, region_pool
@@ -42,20 +42,18 @@ class MaskRCNN(FasterRCNN):
     NAMES: ClassVar[Mapping[str, str]] = {**FasterRCNN.NAMES, "loss_mask": "mask"}
     needs_nms = False
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] = {},
-    ) -> None:
-        super().__init__(preprocessing, backbone, num_classes, loss_weights=loss_weights)
-        regions: Any = self.head.roi_heads
-        regions.mask_roi_pool = region_pool(self.head.depth, _POOLED)
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        head: Any
+        head, multiple = super().build(backbone, input_size, num_classes, weights)
+        regions = head.roi_heads
+        regions.mask_roi_pool = region_pool(head.depth, _POOLED)
         regions.mask_head = MaskRCNNHeads(WIDTH, (_WIDTH,) * 4, 1)
         regions.mask_predictor = MaskRCNNPredictor(_WIDTH, _WIDTH, num_classes + 1)
         nn.init.normal_(regions.mask_predictor.mask_fcn_logits.weight, std=0.01)
+        return head, multiple
 
     def targets(self, truths: Sequence[Truth]) -> list[dict[str, Any]]:
         told = super().targets(truths)

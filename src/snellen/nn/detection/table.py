@@ -22,12 +22,14 @@ class BoxArchitecture:
     paper, year  of the detector
     library      whose layers and losses it is made of
     needs_nms    whether it names an object more than once; otherwise nms is 'none'
+    own_backbone whether it stands on no backbone but its own: it only comes as a whole (nn/published.py)
     """
 
     paper: str
     year: int
     library: Library
     needs_nms: bool = True
+    own_backbone: bool = False
 
     @property
     def extra(self) -> str:
@@ -44,11 +46,17 @@ ARCHITECTURES: Mapping[str, BoxArchitecture] = {
     "efficientdet": BoxArchitecture("Tan et al., arXiv:1911.09070", 2020, "effdet"),
     "rt-detr": BoxArchitecture("Zhao et al., arXiv:2304.08069", 2023, "transformers", needs_nms=False),
     "d-fine": BoxArchitecture("Peng et al., arXiv:2410.13842", 2024, "transformers", needs_nms=False),
+    "rf-detr": BoxArchitecture(
+        "Robinson et al., arXiv:2511.09554", 2025, "transformers", needs_nms=False, own_backbone=True
+    ),
 }
 
 
-def check(name: str) -> BoxArchitecture:
-    """The entry of that name. Raises ConfigError for an unknown one, and where its library is not installed."""
+def check(name: str, *, published: bool = False) -> BoxArchitecture:
+    """The entry of that name. ``published``: it comes as a whole, ``model`` says from where.
+
+    Raises ConfigError for an unknown name, where its library is not installed, and where its backbone is missing.
+    """
     if name not in ARCHITECTURES:
         raise ConfigError(f"architecture = '{name}' is not known{did_you_mean(name, ARCHITECTURES)}")
     known = ARCHITECTURES[name]
@@ -56,5 +64,10 @@ def check(name: str) -> BoxArchitecture:
         raise ConfigError(
             f"architecture = '{name}' needs {known.library}: pip install 'snellen[{known.extra}]', or use '{_OURS}', "
             "which comes with Snellen"
+        )
+    if known.own_backbone and not published:
+        raise ConfigError(
+            f"architecture = '{name}' has a backbone of its own: give model = 'hf:...', a folder or a name of "
+            "huggingface.co, and leave the architecture out"
         )
     return known

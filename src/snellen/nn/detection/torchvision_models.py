@@ -22,10 +22,10 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from snellen.core.preprocessing import Preprocessing
+from snellen.core.geometry import Size
 from snellen.nn.detection.adapter import (
     MOST,
-    AdaptedDetector,
+    OnBackbone,
     check_powers_of_two,
     coarser,
     fp32,
@@ -154,7 +154,7 @@ class Seen:
     levels: dict[str, Tensor]
 
 
-class FasterRCNN(AdaptedDetector):
+class FasterRCNN(OnBackbone):
     """Regions are proposed, and each is then classified and its box made better.
 
     Ren et al. 2015 (arXiv:1506.01497) on the pyramid of Lin et al. 2017 (arXiv:1612.03144) from stride 8 on. A
@@ -170,18 +170,12 @@ class FasterRCNN(AdaptedDetector):
         "loss_box_reg": "box",
     }
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        head = RCNNHead(backbone, preprocessing.input_size, num_classes)
-        super().__init__(
-            preprocessing, backbone, head, multiple=head.levels.neck.multiple, loss_weights=loss_weights or {}
-        )
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        head = RCNNHead(backbone, input_size, num_classes)
+        return head, head.levels.neck.multiple
 
     def raw(self, images: Tensor) -> Seen:
         levels = self.head.levels(self.maps(images))

@@ -19,8 +19,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.models.detection.ssd import SSD, SSDHead
 
-from snellen.core.preprocessing import Preprocessing
-from snellen.nn.detection.adapter import AdaptedDetector, best, coarser, fp32, hushed, learnt, of_crowd
+from snellen.core.geometry import Size
+from snellen.nn.detection.adapter import OnBackbone, best, coarser, fp32, hushed, learnt, of_crowd
 from snellen.nn.detection.boxes import iou
 from snellen.nn.detection.neck import FeaturePyramid
 from snellen.nn.detection.torchvision_models import ANCHOR, RATIOS, CellAnchors, Levels
@@ -41,7 +41,7 @@ class Said:
     counts: list[int]
 
 
-class AnchorDetector(AdaptedDetector):
+class AnchorDetector(OnBackbone):
     """What the one-stage detectors share: each anchor says how far its box is from it, and what is in it.
 
     ``head`` is torchvision's detector; its own backbone is the pyramid.
@@ -89,21 +89,17 @@ class RetinaDetector(AnchorDetector):
 
     LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 1.0}
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        levels = Levels(backbone, preprocessing.input_size)
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        levels = Levels(backbone, input_size)
         sizes = tuple(tuple(ANCHOR * stride * 2 ** (i / 3) for i in range(3)) for stride in levels.strides)
         anchors = CellAnchors(sizes, (RATIOS,) * len(sizes))
         norm = partial(nn.GroupNorm, 32)
         head = RetinaNetHead(levels.out_channels, anchors.num_anchors_per_location()[0], num_classes, norm_layer=norm)
         model = RetinaNet(levels, num_classes, anchor_generator=anchors, head=head)
-        super().__init__(preprocessing, backbone, model, multiple=levels.neck.multiple, loss_weights=loss_weights or {})
+        return model, levels.neck.multiple
 
 
 class FCOSDetector(AnchorDetector):
@@ -111,20 +107,16 @@ class FCOSDetector(AnchorDetector):
 
     LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 1.0, "centre": 1.0}
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        levels = Levels(backbone, preprocessing.input_size)
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        levels = Levels(backbone, input_size)
         anchors = CellAnchors(tuple((stride,) for stride in levels.strides), ((1.0,),) * len(levels.strides))
         head = FCOSHead(levels.out_channels, 1, num_classes)
         nn.init.ones_(head.regression_head.bbox_reg.bias)  # distances are behind a ReLU: none begins dead
         model = FCOS(levels, num_classes, anchor_generator=anchors, head=head)
-        super().__init__(preprocessing, backbone, model, multiple=levels.neck.multiple, loss_weights=loss_weights or {})
+        return model, levels.neck.multiple
 
     def costs(self, targets: list[dict[str, Tensor]], outputs: dict[str, Tensor], raw: Said) -> dict[str, Tensor]:
         anchors = [raw.anchors] * len(targets)
@@ -173,21 +165,15 @@ class SSDDetector(AnchorDetector):
 
     LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 1.0}
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        levels = BareLevels(backbone, preprocessing.input_size)
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        levels = BareLevels(backbone, input_size)
         boxes = DefaultBoxGenerator([[2, 3]] * len(levels.strides), min_ratio=0.1, max_ratio=0.9)
         head = SSDHead(levels.channels, boxes.num_anchors_per_location(), num_classes + 1)
-        model = SSD(levels, boxes, preprocessing.input_size, num_classes + 1, head=head)
-        super().__init__(
-            preprocessing, backbone, model, multiple=max(levels.entry.strides), loss_weights=loss_weights or {}
-        )
+        model = SSD(levels, boxes, input_size, num_classes + 1, head=head)
+        return model, max(levels.entry.strides)
 
     def terms(self, raw: Said, truths: Sequence[Truth]) -> dict[str, Tensor]:
         with fp32(raw.anchors):

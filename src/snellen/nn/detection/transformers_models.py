@@ -21,8 +21,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from snellen.core.preprocessing import Preprocessing
-from snellen.nn.detection.adapter import AdaptedDetector, fp32, learnt
+from snellen.core.geometry import Size
+from snellen.nn.detection.adapter import AdaptedDetector, OnBackbone, fp32, learnt
 from snellen.nn.detection.neck import FeaturePyramid
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
@@ -37,36 +37,16 @@ PRIOR = 0.01  # the score of every query at the start (Lin et al. 2017)
 
 
 class SetHead(nn.Module):
-    """The detector behind its backbone: the maps' projections, the encoder, and the decoder with its queries."""
+    """The detector behind its backbone: the maps' projections, the encoder, and the decoder with its queries.
 
-    def __init__(self, backbone: MapBackbone, input_size: tuple[int, int], config: type, model: type, **more: Any):
+    entry  makes of the backbone's maps those that ``detr`` takes; by default they are the same
+    """
+
+    def __init__(self, detr: Any, entry: nn.Module | None = None) -> None:
         super().__init__()
-        self.entry = FeaturePyramid(backbone.channels, backbone.reductions, 1).entry
-        strides, channels = self.entry.strides, self.entry.channels
-        cells = sum(-(-input_size[0] // stride) * -(-input_size[1] // stride) for stride in strides)
-        settings = {
-            "backbone_config": _stand_in(channels),
-            "feat_strides": list(strides),
-            "encoder_in_channels": list(channels),
-            "encode_proj_layers": [len(strides) - 1],
-            "decoder_in_channels": [WIDTH] * len(strides),
-            "num_feature_levels": len(strides),
-            "num_queries": min(QUERIES, cells),
-            "num_denoising": DENOISING,
-            "initializer_bias_prior_prob": PRIOR,
-            "encoder_hidden_dim": WIDTH,
-            "d_model": WIDTH,
-            "encoder_ffn_dim": HIDDEN,
-            "decoder_ffn_dim": HIDDEN,
-            "decoder_layers": LAYERS,
-            "encoder_attention_heads": HEADS,
-            "decoder_attention_heads": HEADS,
-        }
-        self.detr: Any = model(config(**settings, **more))
+        self.entry: Any = entry or nn.Identity()
+        self.detr = detr
         del self.detr.model.backbone
-        for module in self.detr.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                nn.init.ones_(module.weight)  # transformers draws gains round 0, to be filled with learnt ones
 
     def forward(self, maps: Sequence[Tensor], labels: list[dict[str, Tensor]] | None = None) -> Any:
         levels = self.entry([each.float() for each in maps])
@@ -75,6 +55,39 @@ class SetHead(nn.Module):
         told = BaseModelOutput(last_hidden_state=seen.last_hidden_state)
         # Embeddings are only asked for the size of the batch where the encoder's outputs are given.
         return self.detr(None, inputs_embeds=levels[-1], encoder_outputs=told, labels=labels)
+
+
+def _narrow_head(backbone: MapBackbone, input_size: tuple[int, int], config: type, model: type, **more: Any) -> SetHead:
+    entry = FeaturePyramid(backbone.channels, backbone.reductions, 1).entry
+    strides, channels = entry.strides, entry.channels
+    cells = sum(-(-input_size[0] // stride) * -(-input_size[1] // stride) for stride in strides)
+    settings = {
+        "backbone_config": _stand_in(channels),
+        "feat_strides": list(strides),
+        "encoder_in_channels": list(channels),
+        "encode_proj_layers": [len(strides) - 1],
+        "decoder_in_channels": [WIDTH] * len(strides),
+        "num_feature_levels": len(strides),
+        "num_queries": min(QUERIES, cells),
+        "num_denoising": DENOISING,
+        "initializer_bias_prior_prob": PRIOR,
+        "encoder_hidden_dim": WIDTH,
+        "d_model": WIDTH,
+        "encoder_ffn_dim": HIDDEN,
+        "decoder_ffn_dim": HIDDEN,
+        "decoder_layers": LAYERS,
+        "encoder_attention_heads": HEADS,
+        "decoder_attention_heads": HEADS,
+    }
+    return SetHead(with_plain_gains(model(config(**settings, **more))), entry)
+
+
+def with_plain_gains(detr: Any) -> Any:
+    """transformers draws the gains of batch norms round 0, to be filled with learnt ones."""
+    for module in detr.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+    return detr
 
 
 def _stand_in(channels: Sequence[int]) -> RTDetrResNetConfig:
@@ -95,7 +108,7 @@ class Seen:
 
 
 class SetDetector(AdaptedDetector):
-    """What both have in common. Crowds are left out of the truth, but what is found in them counts as background."""
+    """What all have in common. Crowds are left out of the truth, but what is found in them counts as background."""
 
     NAMES: ClassVar[Mapping[str, str]] = {"vfl": "class", "bbox": "box", "giou": "giou"}
     needs_nms: ClassVar[bool] = False
@@ -132,78 +145,49 @@ class SetDetector(AdaptedDetector):
         """Over the layers of the decoder and its noisy queries: 'loss_bbox', 'loss_bbox_aux_0', 'loss_bbox_dn_1'."""
         terms = dict.fromkeys(self.NAMES.values(), torch.zeros(()))
         for name, loss in losses.items():
-            term = self.NAMES[name.split("_")[1]]
-            terms[term] = terms[term].to(loss.device) + loss
+            if name.startswith("loss_"):  # RF-DETR also tells by how many objects it was off
+                term = self.NAMES[name.split("_")[1]]
+                terms[term] = terms[term].to(loss.device) + loss
         return terms
 
     def _found(self, said: Any, size: tuple[int, int]) -> Tensor:
-        queries = self.head.detr.config.num_queries  # in training mode those that begin at noise come before them
-        middle, sides = torch.split(said.pred_boxes[:, -queries:], 2, 2)
+        middle, sides = torch.split(self.answering(said.pred_boxes), 2, 2)
         boxes = torch.cat([middle - sides / 2, middle + sides / 2], 2) * middle.new_tensor(size * 2)
-        return torch.cat([boxes, said.logits[:, -queries:].sigmoid()], 2).float()
+        return torch.cat([boxes, self.answering(said.logits).sigmoid()], 2).float()
+
+    def answering(self, queries: Tensor) -> Tensor:
+        """Those of [n, m, ...] that answer. In training mode those that begin at noise come before them."""
+        return queries[:, -self.head.detr.config.num_queries :]
 
 
-class RTDetector(SetDetector):
+class RTDetector(OnBackbone, SetDetector):
     """RT-DETR, Zhao et al. 2023 (arXiv:2304.08069)."""
 
     LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {"class": 1.0, "box": 5.0, "giou": 2.0}
+    OF_TRANSFORMERS: ClassVar[tuple[type, type]] = (RTDetrConfig, RTDetrForObjectDetection)
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        weights = self.weights_of_terms(loss_weights or {})
-        head = SetHead(
-            backbone,
-            preprocessing.input_size,
-            RTDetrConfig,
-            RTDetrForObjectDetection,
-            num_labels=num_classes,
-            **_told(self.NAMES, weights),
-        )
-        super().__init__(
-            preprocessing, backbone, head, multiple=max(head.entry.strides), loss_weights=loss_weights or {}
-        )
+    @classmethod
+    def build(
+        cls, backbone: MapBackbone, input_size: Size, num_classes: int, weights: Mapping[str, float]
+    ) -> tuple[nn.Module, int]:
+        config, model = cls.OF_TRANSFORMERS
+        told = weights_by_their_names(cls.NAMES, weights)
+        head = _narrow_head(backbone, input_size, config, model, num_labels=num_classes, **told)
+        return head, max(head.entry.strides)
 
 
-class DFineDetector(SetDetector):
+class DFineDetector(RTDetector):
     """D-FINE, Peng et al. 2024 (arXiv:2410.13842): sides are distributions that each layer of the decoder narrows."""
 
     LOSS_WEIGHTS: ClassVar[Mapping[str, float]] = {
-        "class": 1.0,
-        "box": 5.0,
-        "giou": 2.0,
+        **RTDetector.LOSS_WEIGHTS,
         "distribution": 0.15,
         "distillation": 1.5,
     }
     NAMES: ClassVar[Mapping[str, str]] = {**SetDetector.NAMES, "fgl": "distribution", "ddf": "distillation"}
-
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        backbone: MapBackbone,
-        num_classes: int,
-        *,
-        loss_weights: Mapping[str, float] | None = None,
-    ) -> None:
-        weights = self.weights_of_terms(loss_weights or {})
-        head = SetHead(
-            backbone,
-            preprocessing.input_size,
-            DFineConfig,
-            DFineForObjectDetection,
-            num_labels=num_classes,
-            **_told(self.NAMES, weights),
-        )
-        super().__init__(
-            preprocessing, backbone, head, multiple=max(head.entry.strides), loss_weights=loss_weights or {}
-        )
+    OF_TRANSFORMERS: ClassVar[tuple[type, type]] = (DFineConfig, DFineForObjectDetection)
 
 
-def _told(names: Mapping[str, str], weights: Mapping[str, float]) -> dict[str, float]:
+def weights_by_their_names(names: Mapping[str, str], weights: Mapping[str, float]) -> dict[str, float]:
     """The weights of the terms, by the names of transformers' settings."""
     return {f"weight_loss_{theirs}": weights[ours] for theirs, ours in names.items()}

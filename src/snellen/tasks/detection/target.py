@@ -4,98 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from snellen.core.annotation import MIN_VISIBLE
-from snellen.core.errors import DataError, did_you_mean
 from snellen.core.geometry import Matrix, Size, clip_boxes, map_boxes, map_points, translation
 from snellen.core.record import Record
 from snellen.data.elastic import ElasticField
+from snellen.data.tiles import Region
+from snellen.metrics.overlap import box_areas
+from snellen.tasks.objects.sightings import Seen, found_once
+from snellen.tasks.objects.target import NO_ROWS, ObjectSet, objects_of
 
 _MIN_SIDE = 1.0  # pixels of the input: what is thinner cannot be seen
 _ON_A_SIDE = 5  # points of each side of a box that are followed through an elastic field
+_LACKING = "boxes are needed, and this data has none; give COCO, YOLO, VOC or the like"
 
 Floats = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Boxes:
-    """The objects of an image, perhaps none.
-
-    boxes      float32 [n, 4] (x0, y0, x1, y1), in pixels of an image of ``size`` (width, height)
-    labels     int64 [n], class indices
-    scores     float32 [n], 0..1, falling; None for truth
-    crowd      bool [n]: regions of many objects, neither learnt nor judged
-    difficult  bool [n]: not counted when missed
-    area       float32 [n], of the objects themselves: what makes them small or large to a metric
-    """
-
-    size: Size
-    boxes: Floats
-    labels: NDArray[np.int64]
-    scores: Floats | None = None
-    crowd: NDArray[np.bool_]
-    difficult: NDArray[np.bool_]
-    area: Floats
-
-    def __len__(self) -> int:
-        return len(self.boxes)
+class Boxes(ObjectSet):
+    """The objects of an image, as boxes. ``area`` is that of the objects themselves, where the truth tells it."""
 
     @classmethod
-    def predicted(cls, size: Size, boxes: Floats, labels: NDArray[np.int64], scores: Floats) -> Boxes:
+    def predicted(cls, size: Size, boxes: Floats, labels: NDArray[np.int64], scores: Floats) -> Self:
         """A prediction: nothing is known but boxes, classes and scores."""
         none = np.zeros(len(boxes), np.bool_)
         area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).astype(np.float32)
         return cls(size=size, boxes=boxes, labels=labels, scores=scores, crowd=none, difficult=none, area=area)
 
     @classmethod
-    def empty(cls, size: Size) -> Boxes:
-        """The prediction that there is nothing."""
-        nothing = np.zeros((0, 4), np.float32)
-        return cls.predicted(size, nothing, np.zeros(0, np.int64), np.zeros(0, np.float32))
+    def empty(cls, size: Size) -> Self:
+        return cls(size=size, **NO_ROWS)
 
     @classmethod
-    def of(cls, record: Record, classes: Sequence[str]) -> Boxes:
-        """The truth of a record. DataError if nothing can be marked in it, or a label is not one of ``classes``."""
-        if record.objects is None or record.size is None:
-            raise DataError(f"{record.id}: boxes are needed, and this data has none; give COCO, YOLO, VOC or the like")
-        unknown = next((each.label for each in record.objects if each.label not in classes), None)
-        if unknown is not None:
-            raise DataError(
-                f"{record.id}: label '{unknown}' is not one of the classes {', '.join(classes)}"
-                f"{did_you_mean(unknown, classes)}"
-            )
-        boxes = np.array([each.box for each in record.objects], np.float32).reshape(-1, 4)
+    def of(cls, record: Record, classes: Sequence[str]) -> Self:
+        objects = objects_of(record, classes, _LACKING)
+        boxes = np.array([each.box for each in objects], np.float32).reshape(-1, 4)
         own = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        area = [box if each.area is None else each.area for each, box in zip(record.objects, own, strict=True)]
+        area = [box if each.area is None else each.area for each, box in zip(objects, own, strict=True)]
         return cls(
-            size=record.size,
+            size=record.size or (0, 0),
             boxes=boxes,
-            labels=np.array([classes.index(each.label) for each in record.objects], np.int64),
-            crowd=np.array([each.crowd for each in record.objects], np.bool_),
-            difficult=np.array([each.difficult for each in record.objects], np.bool_),
+            labels=np.array([classes.index(each.label) for each in objects], np.int64),
+            crowd=np.array([each.crowd for each in objects], np.bool_),
+            difficult=np.array([each.difficult for each in objects], np.bool_),
             area=np.array(area, np.float32),
         )
 
-    def chosen(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Boxes:
-        """Some of them."""
-        return replace(
-            self,
-            boxes=self.boxes[index],
-            labels=self.labels[index],
-            scores=None if self.scores is None else self.scores[index],
-            crowd=self.crowd[index],
-            difficult=self.difficult[index],
-            area=self.area[index],
-        )
+    @classmethod
+    def merged(
+        cls, parts: Sequence[Self], regions: Sequence[Region], size: Size, *, by: str = "iou", agnostic: bool = False
+    ) -> Self:
+        seen = Seen.of(parts, regions)
+        found = found_once(seen, size, partial(_in_common, seen.boxes), by=by, agnostic=agnostic)
+        return cls.predicted(size, found.boxes(seen), seen.labels[found.surest], seen.scores[found.surest])
 
-    def above(self, thresholds: Sequence[float]) -> Boxes:
-        """Those whose score reaches the threshold of their class; of truth all."""
-        return self if self.scores is None else self.chosen(self.scores >= np.asarray(thresholds)[self.labels])
-
-    def moved(self, matrix: Matrix, size: Size, field: ElasticField | None = None) -> Boxes:
+    def moved(self, matrix: Matrix, size: Size, field: ElasticField | None = None) -> Self:
         """After ``matrix`` and ``field`` brought the image to ``size``.
 
         A box is cut to the image. It is dropped when less than MIN_VISIBLE of its area is left, or less than a pixel
@@ -112,13 +83,13 @@ class Boxes:
         grown = replace(self, size=size, boxes=cut.astype(np.float32), area=(self.area * growth).astype(np.float32))
         return grown.chosen(seen)
 
-    def within(self, region: tuple[int, int, int, int]) -> Boxes:
+    def within(self, region: Region) -> Self:
         """What is seen of them in a region (x0, y0, x1, y1), by the rule of ``moved``."""
         x0, y0, x1, y1 = region
         seen = self.moved(translation(-x0, -y0), (x1 - x0, y1 - y0))
         return replace(seen, size=self.size, boxes=seen.boxes + np.array([x0, y0, x0, y0], np.float32))
 
-    def covered(self, region: tuple[int, int, int, int]) -> Boxes:
+    def covered(self, region: Region) -> Self:
         """Without those of which a region hides so much that less than MIN_VISIBLE is left. The others keep their
         boxes, as objects do that stand half behind others."""
         x0, y0, x1, y1 = region
@@ -127,16 +98,16 @@ class Boxes:
         whole = np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1)
         return self.chosen(hidden <= (1 - MIN_VISIBLE) * whole)
 
-    def joined(self, other: Boxes) -> Boxes:
-        """The objects of both, for an image that shows both."""
-        return replace(
-            self,
-            boxes=np.concatenate([self.boxes, other.boxes]),
-            labels=np.concatenate([self.labels, other.labels]),
-            crowd=np.concatenate([self.crowd, other.crowd]),
-            difficult=np.concatenate([self.difficult, other.difficult]),
-            area=np.concatenate([self.area, other.area]),
-        )
+
+def _in_common(boxes: Floats64, one: Ints, other: Ints, region: Region) -> tuple[Floats64, Floats64, Floats64]:
+    """See ``sightings.InCommon``."""
+    mine, theirs = _cut_to(boxes[one], region), _cut_to(boxes[other], region)
+    both = np.concatenate([np.maximum(mine[:, :2], theirs[:, :2]), np.minimum(mine[:, 2:], theirs[:, 2:])], axis=1)
+    return box_areas(mine), box_areas(theirs), box_areas(both)
+
+
+def _cut_to(boxes: Floats64, region: Region) -> Floats64:
+    return np.concatenate([np.maximum(boxes[:, :2], region[:2]), np.minimum(boxes[:, 2:], region[2:])], axis=1)
 
 
 def _bent(matrix: Matrix, field: ElasticField, boxes: Floats) -> NDArray[np.float64]:

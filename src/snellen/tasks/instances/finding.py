@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FLOOR = 0.05  # scores below it are never looked at (He et al. 2017, arXiv:1703.06870)
 MOST = 100  # objects found in an image: as many of a class as COCO looks at
+_STRIP = 1024  # columns at a time: log-odds of one object on 10,000 x 10,000 pixels would take 400 MB
 
 Floats = NDArray[np.float32]
 
@@ -62,8 +63,10 @@ def mask_in(logits: Floats, box: NDArray[np.float64], frame: Frame) -> ObjectMas
         return NOTHING
     height, width = logits.shape
     to_cells = compose(frame.matrix, squash(frame.input_size, (width, height)))
-    rows = _interpolated(logits, _places(to_cells, 1, y0, y1))
-    return ObjectMask.of(_interpolated(rows.T, _places(to_cells, 0, x0, x1)).T > 0, x0, y0)
+    rows = _interpolated(logits, _places(to_cells, 1, y0, y1)).T
+    columns = _places(to_cells, 0, x0, x1)
+    strips = [_interpolated(rows, columns[start : start + _STRIP]) > 0 for start in range(0, len(columns), _STRIP)]
+    return ObjectMask.of(np.concatenate(strips).T, x0, y0)
 
 
 def _places(to_cells: Matrix, axis: int, start: int, stop: int) -> NDArray[np.float64]:

@@ -12,11 +12,13 @@ from snellen.core.annotation import Annotation, Box, Rle
 from snellen.core.geometry import Matrix, Points, Size, compose, map_boxes, map_points, translation
 from snellen.core.masks import Mask, annotation_mask, mask_box, polygon_mask
 from snellen.data.elastic import ElasticField
+from snellen.data.tiles import Region
 from snellen.data.warp import warp_mask
 
 _ASKED = 1000  # pixels of a mask of which it is asked whether they are still in the image
 
-Region = tuple[int, int, int, int]  # x0, y0, x1, y1
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,18 +88,29 @@ class ObjectMask:
 
     def pixels(self) -> Mask:
         """bool [height, width]: the piece ``region`` of the image."""
-        inside = np.arange(len(self.runs)) % 2 == 1
-        return np.repeat(inside, self.runs).reshape(self.height, self.width, order="F")
+        return self._columns(0, self.width)
+
+    def piece(self, region: Region) -> tuple[Region, Mask]:
+        """What ``region`` and the object's own have in common, and its pixels there: only its columns are unpacked."""
+        x0, y0 = max(region[0], self.left), max(region[1], self.top)
+        x1 = max(x0, min(region[2], self.left + self.width))
+        y1 = max(y0, min(region[3], self.top + self.height))
+        columns = self._columns(x0 - self.left, x1 - self.left)
+        return (x0, y0, x1, y1), columns[y0 - self.top : y1 - self.top]
+
+    def _columns(self, start: int, stop: int) -> Mask:
+        """bool [height, stop - start]"""
+        places = np.concatenate([[0], np.cumsum(self.runs, dtype=np.int64)])
+        runs = np.diff(np.clip(places, start * self.height, stop * self.height))
+        inside = np.arange(len(runs)) % 2 == 1
+        return np.repeat(inside, runs).reshape(self.height, stop - start, order="F")
 
     def within(self, region: Region) -> Mask:
         """bool [y1 - y0, x1 - x0]: a region of the image, of which the object may show anything or nothing."""
-        x0, y0, x1, y1 = region
-        out = np.zeros((y1 - y0, x1 - x0), np.bool_)
-        left, top = max(x0, self.left), max(y0, self.top)
-        right, bottom = min(x1, self.left + self.width), min(y1, self.top + self.height)
-        if left < right and top < bottom:
-            piece = self.pixels()[top - self.top : bottom - self.top, left - self.left : right - self.left]
-            out[top - y0 : bottom - y0, left - x0 : right - x0] = piece
+        left, top, right, bottom = region
+        out = np.zeros((bottom - top, right - left), np.bool_)
+        (x0, y0, x1, y1), pixels = self.piece(region)
+        out[y0 - top : y1 - top, x0 - left : x1 - left] = pixels
         return out
 
     def shifted(self, dx: int, dy: int) -> ObjectMask:
@@ -149,13 +162,43 @@ def bent(masks: Sequence[ObjectMask], matrix: Matrix, size: Size, field: Elastic
     """
     if not masks:
         return []
-    x0, y0 = min(mask.left for mask in masks), min(mask.top for mask in masks)
-    x1, y1 = max(mask.left + mask.width for mask in masks), max(mask.top + mask.height for mask in masks)
+    x0, y0, x1, y1 = _around(masks)
     places = np.arange((x1 - x0) * (y1 - y0)).reshape(y1 - y0, x1 - x0)
     if not places.size:
         return [NOTHING] * len(masks)
     origin = warp_mask(places, compose(translation(x0, y0), matrix), size, ignore=-1, field=field)
     return [ObjectMask.of((origin >= 0) & mask.within((x0, y0, x1, y1)).ravel()[origin]) for mask in masks]
+
+
+def united(masks: Sequence[ObjectMask]) -> ObjectMask:
+    """All pixels of one or more masks of an image."""
+    if len(masks) == 1:
+        return masks[0]
+    x0, y0, x1, y1 = _around(masks)
+    out = np.zeros((y1 - y0, x1 - x0), np.bool_)
+    for mask in masks:
+        left, top, right, bottom = mask.region
+        out[top - y0 : bottom - y0, left - x0 : right - x0] |= mask.pixels()
+    return ObjectMask.of(out, x0, y0)
+
+
+def in_common(masks: Sequence[ObjectMask], one: Ints, other: Ints, region: Region) -> tuple[Floats, Floats, Floats]:
+    """See ``sightings.InCommon``. Two masks are unpacked at a time, where both may be."""
+    area = {row: np.count_nonzero(masks[row].piece(region)[1]) for row in {*one.tolist(), *other.tolist()}}
+    mine, theirs = (np.array([area[row] for row in rows.tolist()], np.float64) for rows in (one, other))
+    both = np.zeros(len(one))
+    for pair, (i, j) in enumerate(zip(one.tolist(), other.tolist(), strict=True)):
+        left, top, right, bottom = masks[j].region
+        window = max(left, region[0]), max(top, region[1]), min(right, region[2]), min(bottom, region[3])
+        shared, pixels = masks[i].piece(window)
+        both[pair] = np.count_nonzero(pixels & masks[j].piece(shared)[1])
+    return mine, theirs, both
+
+
+def _around(masks: Sequence[ObjectMask]) -> Region:
+    """The smallest box round all pixels of one or more masks."""
+    x0, y0, x1, y1 = np.array([mask.region for mask in masks]).T
+    return int(x0.min()), int(y0.min()), int(x1.max()), int(y1.max())
 
 
 def _reached(matrix: Matrix, region: Region, size: Size) -> Region:

@@ -4,52 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.core.annotation import MIN_VISIBLE, Annotation
-from snellen.core.errors import DataError, did_you_mean
+from snellen.core.annotation import MIN_VISIBLE, Rle
+from snellen.core.errors import DataError
 from snellen.core.geometry import Matrix, Size
 from snellen.core.masks import Mask
 from snellen.core.record import Record
 from snellen.data.elastic import ElasticField
-from snellen.tasks.instances.object_mask import ObjectMask, Region, bent
+from snellen.data.tiles import Region
+from snellen.tasks.instances.object_mask import ObjectMask, bent, in_common, united
+from snellen.tasks.objects.sightings import Seen, found_once
+from snellen.tasks.objects.target import NO_ROWS, ObjectSet, objects_of
+
+_LACKING = "outlines of objects are needed, and this data has none; give COCO, YOLO polygons or LabelMe"
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class InstanceSet:
-    """The objects of an image, perhaps none.
+class InstanceSet(ObjectSet):
+    """The objects of an image, as masks in it with boxes.
 
-    masks      one for each object, in an image of ``size`` (width, height)
-    boxes      float32 [n, 4] (x0, y0, x1, y1), as the file or the network says; round the mask once it was moved
-    labels     int64 [n], class indices
-    scores     float32 [n], 0..1, falling; None for truth
-    crowd      bool [n]: regions of many objects, neither learnt nor judged
-    difficult  bool [n]: not counted when missed
-    area       float32 [n], in pixels: what makes them small or large to a metric
+    masks  one for each object
+    boxes  as the file or the network says; round the mask once it was moved
     """
 
-    size: Size
     masks: tuple[ObjectMask, ...]
-    boxes: Floats
-    labels: NDArray[np.int64]
-    scores: Floats | None = None
-    crowd: NDArray[np.bool_]
-    difficult: NDArray[np.bool_]
-    area: Floats
-
-    def __len__(self) -> int:
-        return len(self.boxes)
 
     @classmethod
     def predicted(
         cls, size: Size, masks: Sequence[ObjectMask], boxes: Floats, labels: NDArray[np.int64], scores: Floats
-    ) -> InstanceSet:
+    ) -> Self:
         none = np.zeros(len(boxes), np.bool_)
-        area = np.array([mask.area for mask in masks], np.float32)
         return cls(
             size=size,
             masks=tuple(masks),
@@ -58,23 +49,21 @@ class InstanceSet:
             scores=scores,
             crowd=none,
             difficult=none,
-            area=area,
+            area=np.array([mask.area for mask in masks], np.float32),
         )
 
     @classmethod
-    def empty(cls, size: Size) -> InstanceSet:
-        """The prediction that there is nothing."""
-        return cls.predicted(size, (), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    def empty(cls, size: Size) -> Self:
+        return cls(size=size, masks=(), **NO_ROWS)
 
     @classmethod
-    def of(cls, record: Record, classes: Sequence[str]) -> InstanceSet:
+    def of(cls, record: Record, classes: Sequence[str]) -> Self:
         """The truth of a record.
 
         An object of which only the box is known, beside others with outlines, is neither learnt nor judged: its box
-        is taken for a crowd. DataError where an image has objects and no outline at all, where nothing can be marked,
-        and for a label that is not one of ``classes``.
+        is taken for a crowd. DataError where an image has objects and no outline at all, and as ``objects_of``.
         """
-        objects = _objects(record, classes)
+        objects = objects_of(record, classes, _LACKING)
         size: Size = record.size or (0, 0)
         masks = [ObjectMask.of_annotation(each, size) for each in objects]
         known = [mask is not None for mask in masks]
@@ -95,24 +84,31 @@ class InstanceSet:
             area=np.array(area, np.float32),
         )
 
-    def chosen(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> InstanceSet:
-        """Some of them."""
-        return replace(
-            self,
-            masks=tuple(self.masks[i] for i in np.arange(len(self))[index]),
-            boxes=self.boxes[index],
-            labels=self.labels[index],
-            scores=None if self.scores is None else self.scores[index],
-            crowd=self.crowd[index],
-            difficult=self.difficult[index],
-            area=self.area[index],
-        )
+    @classmethod
+    def merged(
+        cls, parts: Sequence[Self], regions: Sequence[Region], size: Size, *, by: str = "iou", agnostic: bool = False
+    ) -> Self:
+        """As for every ``ObjectSet``; whether two are one is judged by their masks, and pieces are united."""
+        seen = Seen.of(parts, regions)
+        corners = zip(parts, regions, strict=True)
+        masks = [mask.shifted(x0, y0) for each, (x0, y0, _, _) in corners for mask in each.masks]
+        found = found_once(seen, size, partial(in_common, masks), by=by, agnostic=agnostic)
+        whole = [united([masks[row] for row in rows]) for rows in found.pieces]
+        return cls.predicted(size, whole, found.boxes(seen), seen.labels[found.surest], seen.scores[found.surest])
 
-    def above(self, thresholds: Sequence[float]) -> InstanceSet:
-        """Those whose score reaches the threshold of their class; of truth all."""
-        return self if self.scores is None else self.chosen(self.scores >= np.asarray(thresholds)[self.labels])
+    # ``super()`` finds no class here: ``slots`` makes a new one (github.com/python/cpython/issues/90562).
 
-    def moved(self, matrix: Matrix, size: Size, field: ElasticField | None = None) -> InstanceSet:
+    def chosen(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        masks = tuple(self.masks[i] for i in np.arange(len(self))[index])
+        return replace(ObjectSet.chosen(self, index), masks=masks)
+
+    def joined(self, other: Self) -> Self:
+        return replace(ObjectSet.joined(self, other), masks=self.masks + other.masks)
+
+    def runs(self, size: Size) -> list[Rle]:
+        return [mask.rle(size) for mask in self.masks]
+
+    def moved(self, matrix: Matrix, size: Size, field: ElasticField | None = None) -> Self:
         """After ``matrix`` and ``field`` brought the image to ``size``.
 
         An object is dropped when less than MIN_VISIBLE of its pixels are left; a crowd only when nothing is. That is
@@ -126,31 +122,19 @@ class InstanceSet:
         left = np.array([mask.share_within(matrix, size) for mask in self.masks])
         return replace(self, size=size)._seen_as(masks, left)
 
-    def behind(self, hidden: Mask) -> InstanceSet:
+    def behind(self, hidden: Mask) -> Self:
         """What is seen of them when bool [H, W] of the image lies in front; dropped and told as in ``moved``."""
         masks = [mask.without(hidden) for mask in self.masks]
         left = [seen.area / max(1, mask.area) for seen, mask in zip(masks, self.masks, strict=True)]
         return self._seen_as(masks, np.array(left))
 
-    def within(self, region: Region) -> InstanceSet:
+    def within(self, region: Region) -> Self:
         """What is seen of them in a region (x0, y0, x1, y1)."""
         return self.behind(~self._region(region))
 
-    def covered(self, region: Region) -> InstanceSet:
+    def covered(self, region: Region) -> Self:
         """What is seen of them around a region that something else covers."""
         return self.behind(self._region(region))
-
-    def joined(self, other: InstanceSet) -> InstanceSet:
-        """The objects of both, for an image that shows both."""
-        return replace(
-            self,
-            masks=self.masks + other.masks,
-            boxes=np.concatenate([self.boxes, other.boxes]),
-            labels=np.concatenate([self.labels, other.labels]),
-            crowd=np.concatenate([self.crowd, other.crowd]),
-            difficult=np.concatenate([self.difficult, other.difficult]),
-            area=np.concatenate([self.area, other.area]),
-        )
 
     def pixels(self) -> Mask:
         """bool [H, W]: where any of them is."""
@@ -169,7 +153,7 @@ class InstanceSet:
             plane[y0:y1, x0:x1] = mask.pixels()
         return out
 
-    def _seen_as(self, masks: Sequence[ObjectMask], left: NDArray[np.float64]) -> InstanceSet:
+    def _seen_as(self, masks: Sequence[ObjectMask], left: NDArray[np.float64]) -> Self:
         """With other masks, of which ``left`` [n] is the share of each object that they show."""
         now = np.array([mask.area for mask in masks], np.float64)
         before = np.array([mask.area for mask in self.masks], np.float64)
@@ -186,17 +170,3 @@ class InstanceSet:
         inside = np.zeros((self.size[1], self.size[0]), np.bool_)
         inside[y0:y1, x0:x1] = True
         return inside
-
-
-def _objects(record: Record, classes: Sequence[str]) -> Sequence[Annotation]:
-    if record.objects is None or record.size is None:
-        raise DataError(
-            f"{record.id}: outlines of objects are needed, and this data has none; give COCO, YOLO polygons or LabelMe"
-        )
-    unknown = next((each.label for each in record.objects if each.label not in classes), None)
-    if unknown is not None:
-        raise DataError(
-            f"{record.id}: label '{unknown}' is not one of the classes {', '.join(classes)}"
-            f"{did_you_mean(unknown, classes)}"
-        )
-    return record.objects
