@@ -68,7 +68,7 @@ def body_rate(lr: float, model: str) -> tuple[float, str]:
 
 def epochs(num_train: int, device: str) -> tuple[int, str]:
     """As many as it takes to see about so many images, fewer on a CPU."""
-    low, high, images = (8, 60, 2_500) if device == "cpu" else (20, 150, 60_000)
+    low, high, images = (6, 60, 2_500) if device == "cpu" else (20, 150, 60_000)
     count = int(np.clip(round(images / num_train), low, high))
     return count, f"{num_train} training images seen {count} times; more with --epochs"
 
