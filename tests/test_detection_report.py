@@ -21,7 +21,7 @@ from run_folders import HOSTILE, write_json
 from snellen.audit.run_audit import run_audit
 from snellen.audit.subject import AuditSubject
 from snellen.audit.summary import summarize
-from snellen.core.estimate import Estimate, is_at_most_one, is_fraction, is_share, told
+from snellen.core.estimate import Estimate, is_at_most_one, is_fraction, is_share, spoken, told
 from snellen.draw.pictures import thumbnail
 from snellen.report import results
 from snellen.report.build import build_audit_report
@@ -223,3 +223,9 @@ def test_shares_of_pixels_stay_percent(metric: str) -> None:
 def test_other_numbers_are_no_fractions(metric: str) -> None:
     values: dict[str, Any] = Estimate(value=0.4, n=60).to_json()
     assert not is_fraction(metric) and reading(metric, values).fraction is None
+
+
+def test_names_of_metrics_are_written_as_they_are_known() -> None:
+    assert [spoken(name) for name in ("mean_iou", "mask_map", "froc", "balanced_accuracy")] == [
+        *("mean IoU", "mask mAP", "FROC", "balanced accuracy")
+    ]

@@ -13,6 +13,7 @@ from snellen.api.training import train_run
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, RunError, SnellenError
+from snellen.core.estimate import spoken
 from snellen.core.files import write_text
 from snellen.core.run import RunFolder
 from snellen.tasks.base import create_task
@@ -194,7 +195,7 @@ def _baseline(folder: RunFolder, config: Config, console: Console) -> bool:
         return False
     headline = run.folder.read_json("results.json")["headline"]
     value = run.metrics["val"][headline].value
-    console.say(f"Without a search: validation {headline.replace('_', ' ')} {value:.4f}")
+    console.say(f"Without a search: validation {spoken(headline)} {value:.4f}")
     folder.write_json("search.json", {**folder.read_json("search.json"), "headline": headline, "baseline": value})
     shutil.rmtree(place / "checkpoints", ignore_errors=True)
     return True
@@ -232,10 +233,10 @@ def _trial(study: Study, folder: RunFolder, config: Config, space: SearchSpace, 
         study.tell(trial, state=TrialState.FAIL)
     elif watcher.should_stop() is None:
         study.tell(trial, value)
-        console.say(f"  validation {headline.replace('_', ' ')} {value:.4f}")
+        console.say(f"  validation {spoken(headline)} {value:.4f}")
     else:
         study.tell(trial, state=TrialState.PRUNED)  # its value is then the last one that was reported
-        console.say(f"  ended early at a validation {headline.replace('_', ' ')} of {value:.4f}")
+        console.say(f"  ended early at a validation {spoken(headline)} of {value:.4f}")
     _drop_weights(study, folder)
     return True
 
@@ -308,7 +309,7 @@ def _written(study: Study, folder: RunFolder, config: Config, console: Console) 
         from snellen.report.tuning import build_tuning_report
 
         console.say(
-            f"Best of {_num_finished(study)}: trial {best.number}, validation {headline.replace('_', ' ')} "
+            f"Best of {_num_finished(study)}: trial {best.number}, validation {spoken(headline)} "
             f"{best.value:.4f}. It was chosen by that number: expect a little less on other images."
         )
         console.say(f"Train with it: snellen train --config {folder.path / 'best.toml'}")

@@ -11,7 +11,7 @@ import numpy as np
 from snellen.compare.judged import Judged, Match, match, read_judged
 from snellen.compare.pairing import Comparison, Pairing
 from snellen.core.errors import ConfigError, DataError
-from snellen.core.estimate import Estimate, is_share, told
+from snellen.core.estimate import Estimate, is_share, spoken, told
 from snellen.core.run import RunFolder
 from snellen.metrics.interval import percentile_interval
 from snellen.metrics.paired import (
@@ -167,7 +167,7 @@ def _score(run: Judged, shared: Match, number: int, seed: int) -> _Scored:
     estimate = metrics.compute(groups=shared.groups, seed=seed).get(run.task.headline)
     if estimate is None:
         raise DataError(
-            f"the {run.task.headline.replace('_', ' ')} is undefined on the {shared.n} images that the runs share: "
+            f"the {spoken(run.task.headline)} is undefined on the {shared.n} images that the runs share: "
             "there are too few to judge by"
         )
     samples = metrics.resampled(groups=shared.groups, seed=seed)[run.task.headline]

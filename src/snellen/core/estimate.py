@@ -11,8 +11,14 @@ _SHARES = ("accuracy", "precision", "recall", "f1", "error", "sensitivity", "spe
 _NOT_SHARES = ("average_precision", "absolute_error")
 _FRACTIONS = ("average_precision", "roc_auc", "iou", "dice", "froc")
 _COCO = re.compile(r"(mask_)?(map|mar|ap)(\d+|_small|_medium|_large)?")  # mean average precision and recall
+_ABBREVIATED = {"iou": "IoU", "map": "mAP", "roc": "ROC", "froc": "FROC"}
 _AT_MOST_ONE = ("r2", "pearson", "spearman")
 _AMOUNTS = ("mae", "rmse", "median_absolute_error", "bias")
+
+
+def spoken(metric: str) -> str:
+    """A metric's name within a sentence: ``mean_iou`` -> ``mean IoU``."""
+    return " ".join(_ABBREVIATED.get(word, word) for word in metric.split("_"))
 
 
 def is_share(metric: str) -> bool:

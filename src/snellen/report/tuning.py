@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from snellen.core.estimate import spoken
 from snellen.core.files import write_text
 from snellen.core.run import RunFolder
 from snellen.draw.chart import SERIES, Chart, figure, finish
@@ -23,7 +24,7 @@ def build_tuning_report(folder: Path) -> Path:
     trials = [trial for trial in content["trials"] if trial["value"] is not None]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     best = max(complete, key=lambda trial: (trial["value"], -trial["number"]))
-    headline = content["headline"].replace("_", " ")
+    headline = spoken(content["headline"])
     names = sorted({name for trial in trials for name in trial["settings"]})
     parts = {
         "name": Path(run.config.data).name,

@@ -14,7 +14,7 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import RunError
-from snellen.core.estimate import Estimate, is_at_most_one, is_fraction, is_share, told
+from snellen.core.estimate import Estimate, is_at_most_one, is_fraction, is_share, spoken, told
 from snellen.core.files import write_bytes
 from snellen.core.run import OUT_OF_FOLD, RunFolder
 from snellen.data.folds import told_folds
@@ -288,7 +288,7 @@ def _verdict(
     folds: str,
 ) -> str:
     headline = task.headline
-    name = headline.replace("_", " ")
+    name = spoken(headline)
     if headline in mean:
         words = [f"Over {folds} the model's {name} is {mean[headline].told(headline)}."]
     else:
@@ -303,7 +303,7 @@ def _tested_words(headline: str, splits: Mapping[str, Numbers], tested: Mapping[
     if "test" not in splits:
         return ["No test image was opened." if has_test else "There are no test images."]
     if not tested:
-        return [f"On the sealed test images its {headline.replace('_', ' ')} is undefined: they lack cases to judge."]
+        return [f"On the sealed test images its {spoken(headline)} is undefined: they lack cases to judge."]
     reached, single = splits["test"][headline].told(headline), told(headline, tested["single"]["value"])
     words = [
         f"On the sealed test images the ensemble of the fold models reaches {reached}, one alone {single} on average."

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snellen.core.estimate import is_at_most_one, is_share, told
+from snellen.core.estimate import is_at_most_one, is_share, spoken, told
 from snellen.core.plan import Plan
 from snellen.core.seeds import keyed_generator
 from snellen.data.image_sets import ImageSet
@@ -82,7 +82,7 @@ class LearningCurve:
 
     def sentence(self) -> str:
         """What it means for the user, claiming no more than the band allows."""
-        first, name = self.outlook[0], self.metric.replace("_", " ")
+        first, name = self.outlook[0], spoken(self.metric)
         low, high = (told(self.metric, value).removesuffix(" %") for value in (first.low, first.high))
         now, share = float(self.law.at(self.sizes[-1])), is_share(self.metric)
         gains, unit = (first.gain, first.gain_low, first.gain_high), " points" if share else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from snellen.core.console import Console
-from snellen.core.estimate import told
+from snellen.core.estimate import spoken, told
 from snellen.core.run import RunFolder
 
 
@@ -96,7 +96,7 @@ class Lines:
         value = "undefined" if headline is None else told(self._headline, headline)
         self._console.say(
             f"  {event['phase']:4} {event['epoch']:>3}/{of}  train loss {event['train/loss']:.4f}  "
-            f"val loss {event['val/loss']:.4f}  val {self._headline.replace('_', ' ')} "
+            f"val loss {event['val/loss']:.4f}  val {spoken(self._headline)} "
             f"{value}  {event['seconds']:.0f} s{mark}"
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from snellen.core.checkpoint import Checkpoint
-from snellen.core.estimate import Estimate, told
+from snellen.core.estimate import Estimate, spoken, told
 from snellen.core.files import write_bytes
 from snellen.evaluate import Assessment, assess, score
 from snellen.train.learning_curve import learning_curve
@@ -107,7 +107,7 @@ def verdict(
 ) -> str:
     """What the numbers say, in two or three sentences that claim no more than the intervals allow."""
     headline, always = session.task.headline, session.task.trivial_answer
-    name = headline.replace("_", " ")
+    name = spoken(headline)
     side = "sealed test images" if split == "test" else "validation images, which also chose the model,"
     got = splits[split].get(headline)
     if got is None:

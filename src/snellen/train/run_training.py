@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snellen.core.checkpoint import Checkpoint
 from snellen.core.errors import StorageError
-from snellen.core.estimate import Estimate
+from snellen.core.estimate import Estimate, spoken
 from snellen.core.run import RunFolder
 from snellen.evaluate import score
 from snellen.train.loop import Trainer, chosen_by
@@ -115,7 +115,7 @@ def _is_overall(name: str, estimate: Estimate) -> bool:
 
 def _told(metric: str, metrics: Mapping[str, Estimate]) -> str:
     estimate = metrics.get(metric)
-    return f"{metric.replace('_', ' ')} {'undefined on these images' if estimate is None else estimate.told(metric)}"
+    return f"{spoken(metric)} {'undefined on these images' if estimate is None else estimate.told(metric)}"
 
 
 def _checkpoint(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.device import available_cores, choose_device, has_fast_bf16
-from snellen.core.estimate import Estimate
+from snellen.core.estimate import Estimate, spoken
 from snellen.core.estimate import told as as_told
 from snellen.core.plan import Plan
 from snellen.core.record import Record
@@ -63,7 +63,7 @@ def size_to_data(
     if features is None or pixels is None:
         return choice
     name = task.headline
-    told = f"a linear model on its features gets {name.replace('_', ' ')} {features.told(name)} on held-out training "
+    told = f"a linear model on its features gets {spoken(name)} {features.told(name)} on held-out training "
     told += f"images, on pixels {as_told(name, pixels.value)}"
     if features.low is None or features.low <= pixels.value:
         return replace(choice, reasons={**choice.reasons, "model": f"{_small(choice)}; {EMBEDDED_MODEL}: {told}"})

@@ -22,7 +22,7 @@ from torch import nn
 
 from snellen.core.config import Config
 from snellen.core.errors import ConfigError
-from snellen.core.estimate import told
+from snellen.core.estimate import spoken, told
 from snellen.core.plan import Plan
 from snellen.data.image_sets import ImageSet
 from snellen.evaluate import score
@@ -80,7 +80,7 @@ class StageEvidence:
     def told(self, count: int) -> str:
         *first, last = [told(self.metric, value) for value in self.values.values()]
         *places, end = [str(stage + 1) for stage in self.values]
-        name = self.metric.replace("_", " ")
+        name = spoken(self.metric)
         return (
             f"linear models on stages {', '.join(places)} and {end} of {count} reach {', '.join(first)} and {last} "
             f"{name} on {self.num_images} training images that they were not fitted on"
