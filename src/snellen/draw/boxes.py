@@ -8,25 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from snellen.draw.palette import colour_of
 from snellen.draw.pictures import Picture, enlarged, font, rgb
 from snellen.draw.text import legible
 
-# Told apart with any colour vision, on dark and light ground (Okabe & Ito 2008, without its black and grey).
-COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
 SMALLEST = 480  # pixels of the longer side: smaller images are enlarged, so that lines and names do not cover them
 _LONGEST_NAME = 24
-
-
-def colour_of(index: int) -> tuple[int, int, int]:
-    return COLOURS[index % len(COLOURS)]
 
 
 def draw_boxes(image: Picture, boxes: NDArray[np.floating], names: Sequence[str], kinds: Sequence[int]) -> Image.Image:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from snellen.draw.boxes import COLOURS
+from snellen.draw.palette import colour_of
 from snellen.draw.pictures import Picture, enlarged, font, rgb
 from snellen.draw.text import legible
 
@@ -20,16 +19,6 @@ _HATCH = 6  # pixels from one line of the void's hatching to the next
 _SMALLEST = 480  # pixels of the longer side: smaller images are enlarged
 _PAPER, _INK, _GREY = (27, 30, 34), (232, 234, 237), (128, 128, 128)
 _LONGEST_NAME = 24
-_GOLDEN = 0.618034  # of a turn from one hue to the next: no two of the first dozens are near each other
-
-
-def class_colour(index: int) -> tuple[int, int, int]:
-    """RGB of a class; those of the first seven are told apart with any colour vision."""
-    if index < len(COLOURS):
-        return COLOURS[index]
-    lightness = (0.55, 0.4, 0.7)[index % 3]
-    red, green, blue = colorsys.hls_to_rgb(index * _GOLDEN % 1.0, lightness, 0.75)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_class_map(
@@ -44,14 +33,14 @@ def draw_class_map(
     spread = np.asarray(Image.fromarray(classes).resize(picture.size, Image.Resampling.NEAREST))
     coloured = _coloured(np.asarray(picture), spread, clear)
     shown = [int(i) for i in np.unique(classes) if i != VOID and i < len(names) and i != clear]
-    entries = [(names[i], class_colour(i)) for i in shown]
+    entries = [(names[i], colour_of(i)) for i in shown]
     if (classes == VOID).any():
         entries.append(("void", _GREY))
     return _with_legend(Image.fromarray(coloured), entries)
 
 
 def _coloured(pixels: NDArray[np.uint8], classes: NDArray[np.uint8], clear: int | None) -> NDArray[np.uint8]:
-    colours = np.array([class_colour(i) for i in range(VOID)] + [_GREY], np.float32)[classes]
+    colours = np.array([colour_of(i) for i in range(VOID)] + [_GREY], np.float32)[classes]
     opacity = np.where(_outlines(classes), 1.0, _OPACITY)
     across, down = np.arange(classes.shape[1]), np.arange(classes.shape[0])[:, None]
     opacity = np.where((classes == VOID) & ((across + down) % _HATCH > 1), 0.2, opacity)

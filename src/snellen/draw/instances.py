@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from snellen.draw.boxes import SMALLEST, colour_of, write_names
+from snellen.draw.boxes import SMALLEST, write_names
+from snellen.draw.palette import colour_of
 from snellen.draw.pictures import Picture, enlarged, rgb
 
 _OPACITY = 0.45  # of an object's colour; its outline is solid
