@@ -30,7 +30,8 @@ from snellen.data.image_sets import ImageSet, Variation
 from snellen.data.loader import evaluation_batches, training_batches
 from snellen.draw.chart import Chart
 from snellen.evaluate import assess, score
-from snellen.tasks.base import TASKS, Task, create_task, is_dense
+from snellen.nn.precision import arithmetic
+from snellen.tasks.base import TASKS, Task, is_dense
 from snellen.tasks.loading import load_model
 from snellen.train import pictures, places
 from snellen.train.run_training import run_training
@@ -248,6 +249,27 @@ def test_covering_all_of_an_image_leaves_the_other(learnt: Learnt) -> None:
     assert same(learnt.task.overlay(one, other, (0, 0, 0, 0)), one)
 
 
+def test_losses_and_answers_in_bf16_are_about_those_in_fp32(learnt: Learnt) -> None:
+    batch, plan = learnt.batch(), learnt.session.plan
+    assessed = []
+    for precision in ("fp32", "bf16"):
+        with torch.inference_mode(), arithmetic(torch.device("cpu"), precision):
+            assessed.append(learnt.task.assess(learnt.model, batch, plan))
+        with arithmetic(torch.device("cpu"), precision):
+            torch.stack(list(learnt.task.losses(learnt.model, batch, plan).values())).sum().backward()
+        learnt.model.zero_grad()
+    (exact, one), (rough, other) = assessed
+    assert {name: float(loss) for name, loss in rough.items()} == pytest.approx(
+        {name: float(loss) for name, loss in exact.items()}, rel=0.2, abs=0.05
+    )
+    assert np.mean([a.size == b.size for a, b in zip(one, other, strict=True)]) == 1
+    scores = [
+        score(learnt.task, answers, learnt.session.sides["train"].targets[: len(batch)]) for answers in (one, other)
+    ]
+    headline = learnt.task.headline
+    assert scores[1][headline].value == pytest.approx(scores[0][headline].value, abs=0.1)
+
+
 # --- results
 
 
@@ -370,26 +392,3 @@ def test_what_only_whole_images_have_is_refused_and_not_ignored(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         places.check(Config.of(data="x", **settings), name)
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "word"),
-    [
-        ("detection", {"dropout": 0.2}, "dropout = 0.2 does nothing for the task 'detection'"),
-        ("instances", {"dropout": 0.2}, "dropout"),
-        ("detection", {"copy_paste": 0.5}, "copy_paste"),
-        ("segmentation", {"copy_paste": 0.5}, "copy_paste"),
-        ("segmentation", {"nms": "soft"}, "nms"),
-        ("segmentation", {"loss_weights": "box=2"}, "loss_weights"),
-        ("classification", {"mosaic": 0.5}, "mosaic"),
-        ("regression", {"nms_iou": 0.4}, "nms_iou"),
-    ],
-)
-def test_a_setting_that_would_do_nothing_is_refused(name: str, given: dict[str, Any], word: str) -> None:
-    with pytest.raises(ConfigError, match=word):
-        create_task(name, ["a"]).check_settings(Config.of(data="x", **given))
-
-
-@pytest.mark.parametrize("name", list(TASKS))
-def test_no_setting_is_refused_that_nobody_gave(name: str) -> None:
-    create_task(name, ["a"]).check_settings(Config.of(data="x"))

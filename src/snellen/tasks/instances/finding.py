@@ -39,7 +39,8 @@ def find(
 
     chosen = select(candidates[:, : 4 + num_classes], threshold=FLOOR, iou=iou, kind=kind, most=MOST)
     coefficients = candidates[chosen.candidate, 4 + num_classes :].float()
-    logits = torch.einsum("nk,khw->nhw", coefficients, prototypes.float()).cpu().numpy()
+    with torch.autocast(prototypes.device.type, enabled=False):
+        logits = torch.einsum("nk,khw->nhw", coefficients, prototypes.float()).cpu().numpy()
     boxes, _ = clip_boxes(map_boxes(invert(frame.matrix), chosen.boxes.cpu().numpy()), frame.size)
     masks = [mask_in(each, box, frame) for each, box in zip(logits, boxes, strict=True)]
     seen = np.array([mask.width > 0 for mask in masks], np.bool_)
