@@ -9,6 +9,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from snellen.core.errors import DataError
+
 NUM_RESAMPLES = 1000
 
 # Resamples are handed out in blocks of about this many weights (one byte each): arrays made from a block then stay
@@ -42,6 +44,18 @@ def group_codes(groups: Sequence[str | None]) -> NDArray[np.intp]:
     return np.array(
         [codes.setdefault(i if group is None else group, len(codes)) for i, group in enumerate(groups)], dtype=np.intp
     )
+
+
+def codes_of_units(n: int, groups: Sequence[str | None] | None) -> NDArray[np.intp] | None:
+    """``group_codes`` of the groups of n images; None where each image stands for itself.
+
+    Raises DataError for no image, ValueError for as many groups as there are not images.
+    """
+    if n == 0:
+        raise DataError("nothing to measure: no image was given; check that the split is not empty")
+    if groups is not None and len(groups) != n:
+        raise ValueError(f"groups must name a group for each of the {n} images, got {len(groups)}")
+    return None if groups is None else group_codes(groups)
 
 
 def resamples(

@@ -164,12 +164,7 @@ def check_input(settings: Mapping[str, Any], size: tuple[int, int]) -> None:
     """Raises ConfigError for an input (width, height) in pixels that the network cannot take."""
     width, height = size
     multiple, queries = step(settings), int(settings.get("num_queries", 300))
-    if width % multiple or height % multiple:
-        fits = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in size)
-        raise ConfigError(
-            f"this detector takes images whose width and height are multiples of {multiple}, not {width} x {height} "
-            f"pixels: use {fits}"
-        )
+    table.check_sides(size, multiple)
     # transformers (5.23) cuts images into windows and puts them together again in another order unless they are square.
     if width != height and settings["model_type"] == "rf_detr" and _body(settings).get("num_windows", 4) > 1:
         raise ConfigError(

@@ -59,11 +59,9 @@ def batch_size(num_train: int, device: str) -> tuple[int, str]:
     return size, f"{num_train} training images give {max(1, num_train // size)} steps an epoch"
 
 
-def body_rate(lr: float, model: str) -> tuple[float, str]:
-    """What is pretrained has to learn where things are as well."""
-    if is_published(model):
-        return _BODY_SHARE * lr, "a third of the head's: what the backbone sees serves most images"
-    return _BODY_SHARE * lr, "a third of the head's: where things are is new to pretrained layers as well"
+def body_rate(lr: float) -> tuple[float, str]:
+    """What is pretrained has more to learn here than for whole images, where it gets a tenth: where things are."""
+    return _BODY_SHARE * lr, "a third of the head's: pretrained layers need less change"
 
 
 def epochs(num_train: int, device: str) -> tuple[int, str]:

@@ -224,7 +224,7 @@ def _rate(config: Config, auto: _Auto, usual: float, reason: str) -> float:
 def _body_rate(choice: ModelChoice, facts: TrainingFacts, lr: float, usual: UsualRates) -> tuple[float, str]:
     if choice.pretrained:
         if facts.dense:
-            return places.body_rate(lr, choice.model)
+            return places.body_rate(lr)
         return lr * usual.body / usual.head, "a tenth of the head's: pretrained layers need little change"
     return lr, "the same as the head's: everything starts from scratch"
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.geometry import Size
 from snellen.core.preprocessing import Preprocessing
+from snellen.nn.detection.table import check_sides
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
 from snellen.nn.network import Normalize
@@ -80,15 +81,7 @@ class AdaptedDetector(nn.Module):
 
     def maps(self, images: Tensor) -> Sequence[Tensor]:
         """What the backbone sees. Raises ConfigError for a size that does not fit."""
-        height, width = images.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            fits = " x ".join(
-                str(max(self.multiple, round(side / self.multiple) * self.multiple)) for side in (width, height)
-            )
-            raise ConfigError(
-                f"this detector takes images whose width and height are multiples of {self.multiple}, not {width} x "
-                f"{height} pixels: use {fits}"
-            )
+        check_sides((images.shape[-1], images.shape[-2]), self.multiple)
         maps: Sequence[Tensor] = self.backbone(self.normalize(images))
         return maps
 

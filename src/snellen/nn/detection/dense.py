@@ -20,6 +20,7 @@ from snellen.core.preprocessing import Preprocessing
 from snellen.nn.detection.assign import Assignment, Cells, assign
 from snellen.nn.detection.losses import BOX_LOSSES, SCORE_LOSSES, distribution_focal_loss
 from snellen.nn.detection.neck import FeaturePyramid, Neck
+from snellen.nn.detection.table import check_sides
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
 from snellen.nn.network import Normalize
@@ -165,14 +166,7 @@ class DenseDetector(nn.Module):
         return self.terms(raw, truths), self.candidates(raw)
 
     def raw(self, images: Tensor) -> Raw:
-        height, width = images.shape[-2:]
-        multiple = self.head.neck.multiple
-        if height % multiple or width % multiple:
-            fits = " x ".join(str(max(multiple, round(side / multiple) * multiple)) for side in (width, height))
-            raise ConfigError(
-                f"this detector takes images whose width and height are multiples of {multiple}, not {width} x "
-                f"{height} pixels: use {fits}"
-            )
+        check_sides((images.shape[-1], images.shape[-2]), self.head.neck.multiple)
         said: Raw = self.head(self.backbone(self.normalize(images)))
         return said
 

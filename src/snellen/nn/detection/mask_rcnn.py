@@ -87,10 +87,9 @@ class MaskRCNN(FasterRCNN):
 
     def _told(self, boxes: Tensor, scores: Tensor, labels: Tensor, logits: Tensor, raw: Seen) -> tuple[Tensor, Tensor]:
         """candidates [100, 4 + C + 100] and prototypes [100, h', w'] of one image."""
-        num_classes = self.head.roi_heads.box_predictor.cls_score.out_features - 1
         height, width = (side // MASK_STRIDE for side in raw.images.tensors.shape[2:])
         missing = FOUND - len(boxes)
-        told = torch.cat([boxes, scores[:, None] * F.one_hot(labels, num_classes)], 1)
+        told = torch.cat([boxes, scores[:, None] * F.one_hot(labels, self.num_classes)], 1)
         each_its_own = torch.eye(FOUND, device=boxes.device)
         candidates = torch.cat([F.pad(told, (0, 0, 0, missing)), each_its_own], 1)
         return candidates, F.pad(spread(logits, boxes / MASK_STRIDE, (height, width)), (0, 0, 0, 0, 0, missing))

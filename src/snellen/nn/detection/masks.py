@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snellen.core.preprocessing import Preprocessing
-from snellen.nn.detection.adapter import fp32
 from snellen.nn.detection.assign import Assignment
 from snellen.nn.detection.dense import LOSS_WEIGHTS, Branch, DenseDetector, Raw
 from snellen.nn.detection.neck import ConvNormAct
@@ -89,8 +88,7 @@ class DenseInstanceDetector(DenseDetector):
         losses, shares = [], []
         for i, (truth, each) in enumerate(zip(truths, asked, strict=True)):
             cells = each.share.topk(min(_MOST_LEARNT, int((each.truth >= 0).sum()))).indices
-            with fp32(prototypes):
-                logits = torch.einsum("pk,khw->phw", coefficients[i, cells], prototypes[i])
+            logits = torch.einsum("pk,khw->phw", coefficients[i, cells], prototypes[i])
             losses.append(mask_loss(logits, *mask_targets(truth, each.truth[cells], logits.shape[1:])))
             shares.append(each.share[cells])
         share = torch.cat(shares)

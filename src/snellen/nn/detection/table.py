@@ -52,6 +52,17 @@ ARCHITECTURES: Mapping[str, BoxArchitecture] = {
 }
 
 
+def check_sides(size: tuple[int, int], multiple: int) -> None:
+    """Raises ConfigError for an input (width, height) whose sides are not multiples of so many pixels."""
+    width, height = size
+    if width % multiple or height % multiple:
+        fits = " x ".join(str(max(1, round(side / multiple)) * multiple) for side in size)
+        raise ConfigError(
+            f"this detector takes images whose width and height are multiples of {multiple}, not {width} x {height} "
+            f"pixels: use {fits}"
+        )
+
+
 def check(name: str, *, published: bool = False) -> BoxArchitecture:
     """The entry of that name. ``published``: it comes as a whole, ``model`` says from where.
 

@@ -220,8 +220,7 @@ class FasterRCNN(OnBackbone):
         return boxes.flatten(0, 1)[top.indices], top.values, top.indices % max(1, scores.shape[1])
 
     def _padded(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        num_classes = self.head.roi_heads.box_predictor.cls_score.out_features - 1
-        found = torch.cat([boxes, scores[:, None] * F.one_hot(labels, num_classes)], 1)
+        found = torch.cat([boxes, scores[:, None] * F.one_hot(labels, self.num_classes)], 1)
         return F.pad(found, (0, 0, 0, MOST - len(found)))
 
 

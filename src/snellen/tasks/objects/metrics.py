@@ -16,13 +16,12 @@ from typing import Any, Generic
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.core.errors import DataError
 from snellen.core.estimate import Estimate
 from snellen.metrics.coco import evaluate
 from snellen.metrics.coco_ap import CocoResult, Matches, match_images, num_resamples, resampled, result_of
 from snellen.metrics.estimates import Support, estimate
 from snellen.metrics.froc import mean_matched_iou
-from snellen.metrics.interval import NUM_RESAMPLES, group_codes, resamples
+from snellen.metrics.interval import NUM_RESAMPLES, codes_of_units, resamples
 from snellen.metrics.matching import Detections, ImageResult, Objects
 from snellen.tasks.objects.target import ObjectSet, ObjectsT
 
@@ -88,7 +87,7 @@ class ObjectMetrics(ABC, Generic[ObjectsT]):
                    resampled
         seed       of the bootstrap; the same seed gives the same intervals
         """
-        codes = self._codes(groups)
+        codes = codes_of_units(self.n, groups)
         if not intervals:
             results = [evaluate(each, len(self.classes), backend="hotcoco") for each in self._judged()]
             values = self._values(results)
@@ -105,7 +104,7 @@ class ObjectMetrics(ABC, Generic[ObjectsT]):
 
     def resampled(self, *, groups: Sequence[str | None] | None = None, seed: int = 0) -> dict[str, Floats]:
         """What has an interval, in each bootstrap resample, name -> [num_resamples]; NaN where it is undefined."""
-        codes = self._codes(groups)
+        codes = codes_of_units(self.n, groups)
         return self._samples(self._matched(), codes, seed)
 
     @abstractmethod
@@ -154,10 +153,3 @@ class ObjectMetrics(ABC, Generic[ObjectsT]):
         if samples is None or not np.isfinite(samples).any():
             return Estimate(value=value, n=self.n)
         return estimate(value, support, samples, grouped=grouped)
-
-    def _codes(self, groups: Sequence[str | None] | None) -> NDArray[np.intp] | None:
-        if self.n == 0:
-            raise DataError("nothing to measure: no image was given; check that the split is not empty")
-        if groups is not None and len(groups) != self.n:
-            raise ValueError(f"groups must name a group for each of the {self.n} images, got {len(groups)}")
-        return None if groups is None else group_codes(groups)

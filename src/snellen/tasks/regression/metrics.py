@@ -23,10 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.core.errors import DataError, DivergenceError
+from snellen.core.errors import DivergenceError
 from snellen.core.estimate import Estimate
 from snellen.metrics.estimates import Floats, Measure, Weights, num_units, sample
-from snellen.metrics.interval import NUM_RESAMPLES, group_codes, percentile_interval
+from snellen.metrics.interval import NUM_RESAMPLES, codes_of_units, percentile_interval
 from snellen.tasks.regression.target import Values
 
 _WITHOUT_UNIT = ("r2", "pearson", "spearman")
@@ -81,7 +81,7 @@ class RegressionMetrics:
                    resampled
         seed       of the bootstrap; the same seed gives the same intervals
         """
-        codes = self._codes(groups)
+        codes = codes_of_units(self.n, groups)
         ones = np.ones((1, self.n), np.uint8)
         decided, ranked = self._measures()
         values = {
@@ -96,18 +96,11 @@ class RegressionMetrics:
 
     def resampled(self, *, groups: Sequence[str | None] | None = None, seed: int = 0) -> dict[str, Floats]:
         """Every metric in each bootstrap resample, name -> [num_resamples]; NaN where it is undefined."""
-        return self._samples(self._codes(groups), seed, at_any_cost=True)
+        return self._samples(codes_of_units(self.n, groups), seed, at_any_cost=True)
 
     def _samples(self, codes: NDArray[np.intp] | None, seed: int, *, at_any_cost: bool = False) -> dict[str, Floats]:
         size = self.n * len(self.names)
         return sample(*self._measures(), self.n, size, groups=codes, seed=seed, at_any_cost=at_any_cost)
-
-    def _codes(self, groups: Sequence[str | None] | None) -> NDArray[np.intp] | None:
-        if self.n == 0:
-            raise DataError("nothing to measure: no image was given; check that the split is not empty")
-        if groups is not None and len(groups) != self.n:
-            raise ValueError(f"groups must name a group for each of the {self.n} images, got {len(groups)}")
-        return None if groups is None else group_codes(groups)
 
     def _measures(self) -> tuple[Measure, Measure]:
         """What sums decide and what order decides: weights [b, n] -> metric name -> [b]."""

@@ -16,13 +16,12 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.core.errors import DataError
 from snellen.core.estimate import Estimate
 from snellen.metrics.boundary import boundary_counts
 from snellen.metrics.class_maps import dice, drawn, iou, of_pixels, pixel_confusion, pixel_counts
 from snellen.metrics.confusion import Counts, macro
 from snellen.metrics.estimates import Floats, Support, Weights, estimate, num_units, sample, units_of_mean
-from snellen.metrics.interval import group_codes
+from snellen.metrics.interval import codes_of_units
 from snellen.tasks.segmentation.target import ClassMap
 
 _OF_EACH = {"iou": iou, "dice": dice}
@@ -63,7 +62,7 @@ class SegmentationMetrics:
                    resampled
         seed       of the bootstrap; the same seed gives the same intervals
         """
-        codes = self._codes(groups)
+        codes = codes_of_units(self.n, groups)
         measured = self._measure(np.ones((1, self.n), np.uint8), self._tables(contours=intervals))
         values = {name: float(value[0]) for name, value in measured.items() if not np.isnan(value[0])}
         support = self._support(values, codes)
@@ -77,18 +76,11 @@ class SegmentationMetrics:
 
     def resampled(self, *, groups: Sequence[str | None] | None = None, seed: int = 0) -> dict[str, Floats]:
         """Every metric in each bootstrap resample, name -> [num_resamples]; NaN where it is undefined."""
-        return self._samples(self._codes(groups), seed)
+        return self._samples(codes_of_units(self.n, groups), seed)
 
     def _samples(self, codes: NDArray[np.intp] | None, seed: int) -> dict[str, Floats]:
         tables = self._tables(contours=True)
         return sample(lambda w: self._measure(w, tables), lambda w: {}, self.n, self.n, groups=codes, seed=seed)
-
-    def _codes(self, groups: Sequence[str | None] | None) -> NDArray[np.intp] | None:
-        if self.n == 0:
-            raise DataError("nothing to measure: no image was given; check that the split is not empty")
-        if groups is not None and len(groups) != self.n:
-            raise ValueError(f"groups must name a group for each of the {self.n} images, got {len(groups)}")
-        return None if groups is None else group_codes(groups)
 
     def _tables(self, *, contours: bool) -> tuple[Counts, Counts | None]:
         """Counts of each image [n, C]: of all pixels, and of those near contours."""
