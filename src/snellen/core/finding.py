@@ -8,6 +8,8 @@ from typing import Any, Literal, TypeVar
 
 Severity = Literal["info", "warning", "serious"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "serious")
+Certainty = Literal["observed", "confirmed", "certain"]
+CERTAINTIES: tuple[Certainty, ...] = ("observed", "confirmed", "certain")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,11 @@ class Finding:
     evidence  JSON-able numbers behind the sentence
     images    record ids to look at, the most telling first (at most a few dozen)
     advice    what to do next, one sentence
+    certainty certain: it follows from the data or the code alone; observed: a signal, which other causes may have;
+              confirmed: an experiment tells it from those
+    treatment what would cure it, JSON-able: ``{"settings": {name: value}}`` for the next training,
+              ``{"overlay": [{"image": id, "action": ..., "value": ...}]}`` for the data (data/overlay.py), or
+              ``{"change": name}`` for a training that somebody else wrote (doctor/changes.py); empty: none is known
     """
 
     code: str
@@ -28,9 +35,16 @@ class Finding:
     advice: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
     images: Sequence[str] = ()
+    certainty: Certainty = "certain"
+    treatment: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "images": list(self.images), "evidence": dict(self.evidence)}
+        return {
+            **asdict(self),
+            "images": list(self.images),
+            "evidence": dict(self.evidence),
+            "treatment": dict(self.treatment),
+        }
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Finding:
