@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,18 @@ if TYPE_CHECKING:
     from snellen.data.survey import Survey
 
 
-def audit(data: str | Path, *, out: str | Path | None = None, console: Console | None = None, **settings: Any) -> Audit:
-    """Say what is in ``data`` and whether it is fit to train on; writes a report. Raises SnellenError."""
+def audit(
+    data: str | Path,
+    *,
+    out: str | Path | None = None,
+    quick: bool = False,
+    console: Console | None = None,
+    **settings: Any,
+) -> Audit:
+    """Say what is in ``data`` and whether it is fit to train on; writes a report. Raises SnellenError.
+
+    quick  leave out what needs a network to look at the images: wrong labels, recognised groups, outliers
+    """
     from snellen.data.survey import read_listing, survey
 
     console = console or Console()
@@ -29,21 +39,31 @@ def audit(data: str | Path, *, out: str | Path | None = None, console: Console |
     cache = cache_of(config)
     name, listing = read_listing(config, cache, console)
     known = survey(name, listing, config, console=console, workers=max(2, available_cores()), cache=cache)
-    findings, summary = audited(known)
+    findings, summary = audited(known, None if quick else _features(known, config, cache, console))
     tell(console, known, findings)
     run = RunFolder.create(Path(out) if out else fresh_folder(f"{name}-audit"))
     with removed_on_failure(run):
         from snellen.report.build import build_audit_report
 
         write_survey(run, config, known, findings, summary)
+        if _propose(run, known, findings):
+            console.say(f"Changes proposed: {run.overlay}; try them with --overlay, they touch no file of yours")
         build_audit_report(run.path)
         run.set_status("done")
     console.say(f"Report: {run.path / 'report.html'}")
     return Audit(run.path, findings, summary)
 
 
-def audited(known: Survey) -> tuple[list[Finding], dict[str, Any]]:
-    """What the checks found, and the summary."""
+def _features(known: Survey, config: Config, cache: Path, console: Console) -> Mapping[str, Any]:
+    from snellen.train.embedding import embed
+
+    embedding = embed(known, config, cache, console)
+    console.say(f"Looked at {embedding.sentence}")
+    return embedding.of
+
+
+def audited(known: Survey, features: Mapping[str, Any] | None = None) -> tuple[list[Finding], dict[str, Any]]:
+    """What the checks found, and the summary. ``features`` are those of ``AuditSubject``; None: no network has looked."""
     from snellen.audit.run_audit import run_audit
     from snellen.audit.subject import AuditSubject
     from snellen.audit.summary import summarize
@@ -54,15 +74,26 @@ def audited(known: Survey) -> tuple[list[Finding], dict[str, Any]]:
         left_out=known.left_out,
         pairs=known.pairs,
         manifest=known.manifest,
+        features=features,
     )
     return run_audit(subject), summarize(subject)
+
+
+def _propose(run: RunFolder, known: Survey, findings: Sequence[Finding]) -> bool:
+    """overlay.json: what ``findings`` would change in the data, after what was changed already; False if nothing."""
+    from snellen.data.overlay import merged, proposed, write_overlay
+
+    changes = proposed(findings)
+    if changes:
+        write_overlay(run.overlay, known.name, merged([*known.listing.changes, *changes]))
+    return bool(changes)
 
 
 def write_survey(
     run: RunFolder, config: Config, known: Survey, findings: Sequence[Finding], summary: dict[str, Any]
 ) -> None:
-    """data.json, findings.json and the examples."""
-    from snellen.audit.pictures import save_examples
+    """data.json, findings.json and the pictures of both."""
+    from snellen.audit.pictures import save_examples, save_pictures
     from snellen.data.survey import task_of
 
     task = task_of(config, known.listing)
@@ -80,6 +111,7 @@ def write_survey(
     run.write_json("data.json", content)
     run.write_findings(findings)
     save_examples(run, known, summary["examples"], task)
+    save_pictures(run, known, findings, task)
 
 
 def tell(console: Console, known: Survey, findings: Sequence[Finding]) -> None:

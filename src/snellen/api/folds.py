@@ -15,6 +15,7 @@ from snellen.core.errors import RunError
 from snellen.core.files import write_text
 from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
+from snellen.data.overlay import read_overlay, write_overlay
 
 _BEGUN = ("config.toml", "plan.json", "environment.json")  # a run that lacks one was killed before it could be resumed
 _LEAST_SECONDS = 1.0
@@ -29,11 +30,14 @@ def train_folds(config: Config, out: Path | None, console: Console) -> Run:
     check_place(out)
     prepare_process()
     config = anchored(config)
+    changes = None if config.overlay is None else read_overlay(Path(config.overlay))
     run = RunFolder.create(out or fresh_folder(f"{Path(config.data).stem}-{config.folds}-folds"))
     try:
         (run.path / "checkpoints").rmdir()  # the models are in the folders of the folds
         write_text(run.path / "config.toml", config.to_toml())
-        return _go_on(run, config, console)
+        if changes is not None:
+            write_overlay(run.overlay, Path(config.data).stem, changes)
+        return _go_on(run, run.config, console)
     except BaseException:
         if not run.fold(1).exists():  # nothing to go on with
             shutil.rmtree(run.path, ignore_errors=True)

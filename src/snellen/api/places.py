@@ -33,7 +33,7 @@ def anchored(config: Config) -> Config:
     """With absolute paths: a run is resumed and evaluated from other folders than the one it was started in."""
     from snellen.data.samples import PREFIX
 
-    named = {name: getattr(config, name) for name in ("data", "images", "weights", "cache")}
+    named = {name: getattr(config, name) for name in ("data", "images", "overlay", "weights", "cache")}
     paths = {name: os.path.abspath(path) for name, path in named.items() if path and not path.startswith(PREFIX)}
     return config.model_copy(update=paths)
 

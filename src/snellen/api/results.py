@@ -23,10 +23,17 @@ class Audit:
     def report(self) -> Path:
         return self.folder / "report.html"
 
+    @property
+    def overlay(self) -> Path | None:
+        """The changes to the data that the findings propose, for the setting of that name; None: there are none."""
+        path = self.folder / "overlay.json"
+        return path if path.is_file() else None
+
     def to_json(self) -> dict[str, Any]:
         return {
             "folder": str(self.folder),
             "report": str(self.report),
+            "overlay": None if self.overlay is None else str(self.overlay),
             "findings": [finding.to_json() for finding in self.findings],
             "summary": self.summary,
         }
@@ -45,3 +52,39 @@ class Evaluation:
             for split, sides in self.numbers.items()
         }
         return {"run": self.run, "splits": splits}
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor found.
+
+    subject    the run or the script
+    findings   the most telling first: what is known before what is only a sign
+    skipped    what was not examined, and why
+    confirmed  whether experiments were run
+    trial      what came of the treatment that was tried: 'word' is helped, harmed or not shown; None: none was tried
+    """
+
+    folder: Path
+    subject: str
+    findings: list[Finding]
+    skipped: list[str]
+    confirmed: bool
+    seconds: float
+    trial: dict[str, Any] | None
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "doctor.html"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "subject": self.subject,
+            "folder": str(self.folder),
+            "report": str(self.report),
+            "confirmed": self.confirmed,
+            "seconds": self.seconds,
+            "findings": [finding.to_json() for finding in self.findings],
+            "skipped": self.skipped,
+            "trial": self.trial,
+        }

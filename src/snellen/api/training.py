@@ -40,6 +40,7 @@ def train_run(
     """
     check_place(out)
     prepare_process()
+    from snellen.data.overlay import write_overlay
     from snellen.train.reading import read_data
 
     cache = cache_of(config)
@@ -54,6 +55,8 @@ def train_run(
     run = RunFolder.create(out or fresh_folder(f"{data.survey.name}-{made[0].model}"))
     with removed_on_failure(run):
         write_survey(run, config, data.survey, findings, summary)
+        if config.overlay is not None:
+            write_overlay(run.overlay, data.survey.name, data.survey.listing.changes)
         session = begin(run, config, data, made, cache, console)
     session.watch, session.should_stop = watch, should_stop
     return _finish(session, resuming=False, report=report)

@@ -16,6 +16,7 @@ from snellen.core.errors import ConfigError, RunError, SnellenError
 from snellen.core.estimate import spoken
 from snellen.core.files import write_text
 from snellen.core.run import RunFolder
+from snellen.data.overlay import read_overlay, write_overlay
 from snellen.tasks.base import create_task
 from snellen.train.search_space import DEFAULT_SPACE, SearchSpace, parse_space
 
@@ -111,9 +112,12 @@ def _begin(config: Config, search: list[str], out: str | Path | None) -> RunFold
     place = None if out is None else Path(out)
     check_place(place)
     cache_of(config)
+    changes = None if config.overlay is None else read_overlay(Path(config.overlay))
     folder = RunFolder.create(place or fresh_folder(f"{Path(config.data).name}-tune"))
     (folder.path / "checkpoints").rmdir()
     write_text(folder.path / "config.toml", anchored(config).to_toml())
+    if changes is not None:
+        write_overlay(folder.overlay, Path(config.data).stem, changes)
     folder.write_json("search.json", {"version": 1, "space": search})
     return folder
 

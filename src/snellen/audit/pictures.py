@@ -1,4 +1,4 @@
-"""Small pictures of a few images of each class, for the report; with what is marked in them, where that is the data."""
+"""Small pictures for the report: of each class and of each finding, with what is marked in them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from snellen.core.errors import ImageError, SnellenError
 from snellen.core.files import write_bytes
+from snellen.core.finding import Finding
 from snellen.core.record import Record
 from snellen.core.run import RunFolder
 from snellen.data.image import decode
@@ -17,6 +18,9 @@ from snellen.tasks.base import Task, create_task
 
 _SIDE, _MARKED_SIDE = 160, 480  # pixels; what is marked must be seen
 _MOST_CLASSES = 40
+_MARKED_FINDING_SIDE = 320  # pixels; there are more of them
+_MOST_OF_A_FINDING, _MOST_OF_ALL = 24, 200
+_MOST_BYTES = 4_000_000  # of the pictures of all findings: a run folder stays small
 
 
 def save_examples(run: RunFolder, known: Survey, examples: Mapping[str, Sequence[str]], task: str = "") -> None:
@@ -34,6 +38,25 @@ def save_examples(run: RunFolder, known: Survey, examples: Mapping[str, Sequence
             write_bytes(run.pictures / f"example-{index}-{number}.webp", picture)
 
 
+def save_pictures(run: RunFolder, known: Survey, findings: Sequence[Finding], task: str = "") -> None:
+    """The first images of each finding, where ``run.picture_of`` says: 24 of each, 200 and 4 MB in all.
+
+    The findings come the most severe first, so that what is left without pictures matters least.
+    """
+    named = (image_id for finding in findings for image_id in finding.images[:_MOST_OF_A_FINDING])
+    room = _MOST_BYTES
+    for image_id in islice(dict.fromkeys(each for each in named if each in known.records), _MOST_OF_ALL):
+        record = known.records[image_id]
+        try:
+            picture = _picture(record, _drawing(record, known.manifest.classes, task), _MARKED_FINDING_SIDE)
+        except ImageError:
+            continue
+        room -= len(picture)
+        if room < 0:
+            return
+        write_bytes(run.picture_of(image_id), picture)
+
+
 def _drawing(record: Record, classes: Sequence[str], task: str) -> Task[Any] | None:
     """The task that draws what is marked in an image; None where nothing can be."""
     if record.objects is None and record.mask is None:
@@ -41,11 +64,11 @@ def _drawing(record: Record, classes: Sequence[str], task: str) -> Task[Any] | N
     return create_task(task or ("detection" if record.mask is None else "segmentation"), classes)
 
 
-def _picture(record: Record, task: Task[Any] | None) -> bytes:
+def _picture(record: Record, task: Task[Any] | None, marked_side: int = _MARKED_SIDE) -> bytes:
     if task is None:
         return thumbnail(decode(record.path, min_side=_SIDE), _SIDE)
-    pixels = decode(record.path, min_side=_MARKED_SIDE)
+    pixels = decode(record.path, min_side=marked_side)
     try:
-        return thumbnail(task.draw(pixels, task.target(record)), _MARKED_SIDE)
+        return thumbnail(task.draw(pixels, task.target(record)), marked_side)
     except SnellenError:  # a truth that cannot be had is told where it is needed; the picture is there all the same
-        return thumbnail(pixels, _MARKED_SIDE)
+        return thumbnail(pixels, marked_side)

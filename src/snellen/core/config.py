@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
 
+from snellen.core.config_words import wish
 from snellen.core.errors import ConfigError, did_you_mean
 
 Auto = Literal["auto"]
@@ -95,6 +94,10 @@ class Config(BaseModel):
         "auto",
         description="Images that stay together: 'auto' looks in file names, 'none', or a regular expression whose "
         "first group is the name.",
+    )
+    overlay: str | None = Field(
+        None,
+        description="A file of changes to the data, as an audit or the doctor writes it; no file of yours is touched.",
     )
 
     folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
@@ -272,7 +275,7 @@ class Config(BaseModel):
         """What the division into sides follows from; the division into folds follows from ``seed``."""
         return self.seed if self.split_seed is None else self.split_seed
 
-    @field_validator("data", "images", "weights", "cache")
+    @field_validator("data", "images", "overlay", "weights", "cache")
     @classmethod
     def _can_be_a_path(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
@@ -327,7 +330,7 @@ class Config(BaseModel):
             field = cls.model_fields[name]
             if name not in settings:
                 raise ConfigError(f"the setting '{name}' is needed: {field.description}") from None
-            wrong = f"{name} = {repr(settings[name])[:_SHOWN]} is not allowed: {_wish(error, name, field)}"
+            wrong = f"{name} = {repr(settings[name])[:_SHOWN]} is not allowed: {wish(error, name, field)}"
             raise ConfigError(_in_file(wrong, where.get(name))) from None
 
     @classmethod
@@ -369,30 +372,3 @@ def _is_unicode(text: str) -> bool:
 
 def _in_file(message: str, path: Path | None) -> str:
     return message if path is None else f"{path}: {message}"
-
-
-def _wish(error: ValidationError, name: str, field: FieldInfo) -> str:
-    """What may be written instead: in a validator's own words, else by the field's type."""
-    for fault in error.errors():
-        if fault["loc"][0] == name and fault["type"] == "value_error":
-            return str(fault["ctx"]["error"])
-    *first, last = sorted(_wishes(field.annotation, field.metadata), key=lambda wish: "," in wish)
-    return f"use {', '.join(first)}{' or ' if first else ''}{last}"
-
-
-def _wishes(annotation: Any, constraints: Sequence[Any]) -> Iterator[str]:
-    """What a field of this type takes, in words."""
-    origin = get_origin(annotation)
-    if origin in (Union, UnionType):
-        for choice in get_args(annotation):
-            yield from _wishes(choice, constraints)
-    elif origin is Annotated:
-        inner, *marks = get_args(annotation)
-        yield from _wishes(inner, [each for mark in marks for each in getattr(mark, "metadata", ())])
-    elif origin is Literal:
-        yield from (f"'{choice}'" for choice in get_args(annotation))
-    elif annotation is not NoneType:
-        nouns = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        words = {"gt": "above", "ge": "at least", "le": "at most", "lt": "below"}
-        bounds = (f", {words[n]} {getattr(mark, n)}" for mark in constraints for n in words if hasattr(mark, n))
-        yield nouns.get(annotation, "three numbers") + "".join(bounds)

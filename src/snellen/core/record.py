@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from snellen.core.annotation import Annotation, MaskFile
 from snellen.core.errors import DataError
 
 Split = Literal["train", "val", "test"]
+Action = Literal["leave out", "relabel", "group", "side"]
+ACTIONS: tuple[Action, ...] = ("leave out", "relabel", "group", "side")
 BACKGROUND = "background"  # the class of pixels that no marked object covers
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
@@ -59,12 +61,34 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change to what is said of one image, made after reading: no file is touched.
+
+    image    its id
+    action   leave out; relabel: ``value`` is its class, its classes, its number or its numbers; group and side:
+             ``value`` is the name
+    because  code of the finding behind it; '': not said
+    """
+
+    image: str
+    action: Action
+    value: str | float | tuple[str | float, ...] | None = None
+    because: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        value = list(self.value) if isinstance(self.value, tuple) else self.value
+        fields = {"image": self.image, "action": self.action, "value": value, "because": self.because}
+        return {name: each for name, each in fields.items() if each not in (None, "")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """What a format found: every image once, in a stable order, and everything that was left out.
 
     classes is the sorted union over all splits, so that a class missing from one split keeps its id; of records with
     values it names the values, in their order.
     notes are sentences about what was decided in reading, for the user.
+    changes were asked for on top of what the files say, and are made here already.
     num_found = len(records) + len(left_out), always.
 
     Where objects are marked, ``num_annotations`` is how many the files hold, and those that are not used stand in
@@ -80,6 +104,7 @@ class Listing:
     notes: Sequence[str] = ()
     num_annotations: int = 0
     lost: Sequence[LeftOut] = ()
+    changes: Sequence[Change] = ()
 
     @property
     def num_found(self) -> int:

@@ -2,11 +2,12 @@
 
 config.toml          the settings, as asked; plan.json: what they came to, with reasons
 data.json            the manifest with hashes, what was left out, the summary of the audit
+overlay.json         the changes to the data that the run was asked for; of an audit: those that it proposes
 environment.json     versions, machine, command
 metrics.jsonl        one event a line; events.out.tfevents.*: the same for TensorBoard
 checkpoints/         best.safetensors: the model to use; last.safetensors: everything needed to go on
 predictions/         probabilities and truth of each evaluated split
-pictures/            what the report shows
+pictures/            what the report shows; findings/: the images that the findings name, see ``picture_of``
 findings.json        what the checks found; results.json: numbers with intervals; report.html
 fold-1/, fold-2/     of a cross-validation: the run of each fold, a folder like this one; where it is repeated, the
                      second time in repeat-2/fold-1/, repeat-2/fold-2/, and so on
@@ -15,6 +16,7 @@ STATUS               running, stopped (can be resumed), done, or failed
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -85,6 +87,11 @@ class RunFolder:
     def pictures(self) -> Path:
         return self.path / "pictures"
 
+    def picture_of(self, image_id: str) -> Path:
+        """Where the small picture of an image is that findings name: one file, whichever of them name it."""
+        digest = hashlib.sha256(image_id.encode("utf-8", "surrogatepass")).hexdigest()
+        return self.pictures / "findings" / f"{digest[:20]}.webp"
+
     @property
     def predictions(self) -> Path:
         return self.path / "predictions"
@@ -139,8 +146,16 @@ class RunFolder:
         )
 
     @property
+    def overlay(self) -> Path:
+        return self.path / "overlay.json"
+
+    @property
     def config(self) -> Config:
-        return Config.from_file(self.path / "config.toml", {})
+        """The settings; changes to the data are those that the run keeps, wherever the file is that it was given."""
+        config = Config.from_file(self.path / "config.toml", {})
+        if config.overlay is None or not self.overlay.is_file():
+            return config
+        return config.model_copy(update={"overlay": str(self.overlay.absolute())})
 
     @property
     def plan(self) -> Plan:

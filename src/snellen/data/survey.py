@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from snellen.data.groups import find_groups
 from snellen.data.image import read_header
 from snellen.data.manifest import Manifest
 from snellen.data.marked import with_marks
+from snellen.data.overlay import apply_overlay, read_overlay
 from snellen.data.scan import ImageFacts, Keep, scan, worthwhile_threads
 from snellen.data.split import split
 
@@ -50,7 +51,19 @@ class Survey:
 
 
 def read_listing(config: Config, cache: Path, console: Console | None = None) -> tuple[str, Listing]:
-    """The data's short name, and what its format found; ``console`` is told a sample's licence. Raises DataError."""
+    """The data's short name, and what its format found, with the changes that ``config.overlay`` asks for.
+
+    ``console`` is told a sample's licence. Raises DataError.
+    """
+    if config.overlay is None:
+        return _as_found(config, cache, console)
+    source = Path(config.overlay)
+    changes = read_overlay(source)  # what is wrong in it is told before the data are read
+    name, listing = _as_found(config, cache, console)
+    return name, apply_overlay(listing, changes, source)
+
+
+def _as_found(config: Config, cache: Path, console: Console | None) -> tuple[str, Listing]:
     multi_label = {"classification": False, "multilabel": True, "regression": False}.get(config.task)
     numeric = {"auto": None, "regression": True}.get(config.task, False)
     marks = formats.Marks(void=config.void_values, outlines=config.outlines, origin=config.box_origin)
@@ -126,7 +139,8 @@ def survey(
         pairs = find_duplicates(scanned.facts)
         if place is not None:
             scan_cache.save(place, scanned.facts, pairs, console)
-    groups, notes = _groups(config.groups, list(records.values()))
+    regrouped = {change.image for change in listing.changes if change.action == "group"}
+    groups, notes = _groups(config.groups, list(records.values()), regrouped)
     manifest = split(
         list(records.values()),
         pairs=pairs,
@@ -152,9 +166,12 @@ def survey(
     )
 
 
-def _groups(rule: str, records: Sequence[Record]) -> tuple[dict[str, str] | None, list[str]]:
-    """Groups from the data's own column, else by ``rule``. None: every image for itself."""
-    if any(record.group is not None for record in records):
+def _groups(rule: str, records: Sequence[Record], regrouped: Container[str]) -> tuple[dict[str, str] | None, list[str]]:
+    """Groups from the data's own column, else by ``rule``. None: every image for itself.
+
+    ``regrouped`` images have theirs from an overlay, which says nothing of the others.
+    """
+    if any(record.group is not None and record.id not in regrouped for record in records):
         return {record.id: record.group for record in records if record.group is not None}, []
     if rule == "none":
         return None, []

@@ -6,6 +6,7 @@ The page is a pure function of the folder's JSON and pictures: the same input gi
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,13 @@ from markupsafe import Markup
 from snellen.core.files import write_text
 from snellen.core.finding import Finding
 from snellen.draw.text import legible
-from snellen.report import data, results, summary, training
+from snellen.report import data, findings, results, summary, training
 from snellen.report.learning import learning_charts
 from snellen.report.source import Source, read_audit, read_run
 from snellen.report.wording import SPLIT_NAMES, counted, plain, words_of
 
 MAX_TEXT = 1000  # characters of any one text; class and file names are cut shorter, in the middle
 MAX_NEXT_STEPS = 5
-MAX_FINDINGS = 100
-MAX_FINDING_IMAGES = 24
 
 SEVERITY_NAMES = {"serious": "Serious", "warning": "Warning", "info": "Good to know"}
 STATUS_NOTES = {
@@ -52,13 +51,13 @@ def build_audit_report(folder: Path) -> Path:
     """
     source = read_audit(folder)
     path = folder / "report.html"
-    write_text(path, render("audit.html.jinja", data_parts(source)))
+    write_text(path, render("audit.html.jinja", {**data_parts(source), "proposal": findings.proposal(source)}))
     return path
 
 
 def data_parts(source: Source) -> dict[str, Any]:
     """What every page that tells of data shows: its name, sizes, examples and findings."""
-    findings = source.findings
+    found = source.findings
     return {
         "name": source.name,
         "task": source.task,
@@ -73,10 +72,10 @@ def data_parts(source: Source) -> dict[str, Any]:
         "data_charts": [*data.target_charts(source), *summary.charts(source.summary)],
         "left_out": data.left_out(source),
         "examples": data.examples(source),
-        "checked": findings is not None,
-        "findings": list(findings or ())[:MAX_FINDINGS],
-        "num_findings": len(findings or ()),
-        "next_steps": _next_steps(findings or ()),
+        "checked": found is not None,
+        "findings": findings.told(source),
+        "num_findings": len(found or ()),
+        "next_steps": _next_steps(found or ()),
     }
 
 
@@ -100,9 +99,9 @@ def _run_parts(source: Source) -> dict[str, Any]:
     }
 
 
-def _next_steps(findings: Any) -> list[Finding]:
+def _next_steps(found: Sequence[Finding]) -> list[Finding]:
     """The advice worth following, once each: of what is serious or a warning."""
-    urgent = [finding for finding in findings if finding.severity != "info" and finding.advice]
+    urgent = [finding for finding in found if finding.severity != "info" and finding.advice]
     return list({finding.advice: finding for finding in reversed(urgent)}.values())[::-1][:MAX_NEXT_STEPS]
 
 
@@ -135,7 +134,7 @@ def render(template: str, parts: dict[str, Any]) -> str:
         sentence=lambda text: text[:1].upper() + text[1:],
         svg=Markup,  # only on charts, which draw/ has escaped
     )
-    pages.globals.update(severity_names=SEVERITY_NAMES, max_finding_images=MAX_FINDING_IMAGES)
+    pages.globals.update(severity_names=SEVERITY_NAMES, max_finding_images=findings.MAX_IMAGES)
     text = pages.get_template(template).render(parts)
     return re.sub(r"\n\s*\n+", "\n", text)
 

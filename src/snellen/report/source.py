@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,13 @@ def read_audit(folder: Path) -> Source:
     if not (folder / "data.json").is_file():
         raise RunError(f"{folder} has no data.json: give the folder that 'snellen audit' wrote")
     return _read(RunFolder(folder), status="")
+
+
+def read_visit(folder: Path, findings: Sequence[Finding]) -> Source:
+    """The folder that the doctor wrote to, a run's or one of its own, with what the doctor found. Raises RunError."""
+    run = RunFolder(folder)
+    status = run.status if (folder / "STATUS").is_file() else ""
+    return replace(_read(run, status=status), findings=findings)
 
 
 def _read(run: RunFolder, *, status: str) -> Source:
