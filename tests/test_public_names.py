@@ -12,6 +12,7 @@ NAMES = [
     "Audit",
     "Comparison",
     "Config",
+    "Diagnosis",
     "Estimate",
     "Evaluation",
     "Finding",
@@ -19,16 +20,18 @@ NAMES = [
     "Prediction",
     "Run",
     "SnellenError",
+    "Training",
     "Tuning",
     "audit",
     "compare",
+    "doctor",
     "evaluate",
     "predict",
     "train",
     "tune",
 ]
 SETTINGS = {
-    *("images", "task", "split", "groups", "cache", "seed", "split_seed"),
+    *("images", "task", "split", "groups", "overlay", "cache", "seed", "split_seed"),
     *("model", "pretrained", "weights", "input_size", "fit"),
     *("epochs", "head_epochs", "batch_size", "lr", "body_lr", "weight_decay", "label_smoothing", "ema", "patience"),
     *("augment", "mixup", "cutmix", "imbalance", "calibrate", "folds", "fold", "repeats", "test"),
@@ -41,11 +44,12 @@ SETTINGS = {
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,
     "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "repeats", "test"},
-    "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "cache", "seed"}
+    "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "overlay", "cache", "seed"}
     | {"void", "outlines", "box_origin"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
     "predict": {"run", "images", "tile", "tile_overlap", "tile_merge", "out", "device", "seed", "json"},
     "compare": {"runs", "versus", "out", "device", "seed", "json"},
+    "doctor": {"run", "script", "confirm", "treat", "time_limit", "seeds", "out", "device", "seed", "json"},
     "lab": {"name", "data", "out", "seed", "json"},
 }
 

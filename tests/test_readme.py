@@ -23,6 +23,7 @@ from scenes import save_masks
 from snellen.data.image import read_header
 from snellen.data.samples import SAMPLES
 from snellen.lab import demonstrations
+from test_doctor_script import SCRIPT
 from test_documents import COMMAND, ROOT
 from test_public_names import OPTIONS
 
@@ -57,6 +58,7 @@ def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "ages.csv").write_text("\n".join(["image,age", *(f"{name},{20 + i}" for i, name in enumerate(names))]))
     (tmp_path / "coco.json").write_text(json.dumps(marked(photos, names)))
     save_masks(tmp_path / "scenes", num=12, side=32)
+    (tmp_path / "train.py").write_text(SCRIPT)
     for run in ("RUN", "A", "B"):
         shutil.copytree(finished_run.folder, tmp_path / "runs" / run)
     monkeypatch.setitem(SAMPLES, "digits", replace(SAMPLES["digits"], make=a_tenth_of_the_digits))
@@ -64,7 +66,7 @@ def home(finished_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     yield tmp_path
     written = {path.name for path in tmp_path.iterdir()}
-    assert written <= {"photos", "labels.csv", "ages.csv", "coco.json", "scenes", "new", "runs", "cache"}
+    assert written <= {"photos", "labels.csv", "ages.csv", "coco.json", "scenes", "new", "runs", "cache", "train.py"}
 
 
 def marked(photos: Path, names: Sequence[str]) -> dict[str, Any]:

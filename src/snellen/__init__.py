@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from snellen.api.auditing import audit
     from snellen.api.comparing import compare
-    from snellen.api.results import Audit, Evaluation
+    from snellen.api.doctoring import doctor
+    from snellen.api.results import Audit, Diagnosis, Evaluation
     from snellen.api.starting import train
     from snellen.api.tuning import Tuning, tune
     from snellen.api.using import Run, evaluate, predict
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from snellen.core.errors import SnellenError
     from snellen.core.estimate import Estimate
     from snellen.core.finding import Finding
+    from snellen.doctor.case import Training
     from snellen.predict import Prediction
 
 _WHERE = {
     "Audit": "snellen.api.results",
     "Comparison": "snellen.compare.pairing",
     "Config": "snellen.core.config",
+    "Diagnosis": "snellen.api.results",
     "Estimate": "snellen.core.estimate",
     "Evaluation": "snellen.api.results",
     "Finding": "snellen.core.finding",
@@ -37,9 +40,11 @@ _WHERE = {
     "Prediction": "snellen.predict",
     "Run": "snellen.api.using",
     "SnellenError": "snellen.core.errors",
+    "Training": "snellen.doctor.case",
     "Tuning": "snellen.api.tuning",
     "audit": "snellen.api.auditing",
     "compare": "snellen.api.comparing",
+    "doctor": "snellen.api.doctoring",
     "evaluate": "snellen.api.using",
     "predict": "snellen.api.using",
     "train": "snellen.api.starting",
@@ -50,6 +55,7 @@ __all__ = [
     "Audit",
     "Comparison",
     "Config",
+    "Diagnosis",
     "Estimate",
     "Evaluation",
     "Finding",
@@ -57,9 +63,11 @@ __all__ = [
     "Prediction",
     "Run",
     "SnellenError",
+    "Training",
     "Tuning",
     "audit",
     "compare",
+    "doctor",
     "evaluate",
     "predict",
     "train",

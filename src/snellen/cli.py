@@ -18,7 +18,7 @@ from snellen.core.errors import ConfigError, DataError, SnellenError
 
 _INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
 _PIPE_CLOSED = 141  # and for one whose reader went away, as in snellen predict ... | head
-_AUDIT_SETTINGS = ("images", "task", "split", "groups", "cache", "seed", "void", "outlines", "box_origin")
+_AUDIT_SETTINGS = ("images", "task", "split", "groups", "overlay", "cache", "seed", "void", "outlines", "box_origin")
 _NOT_FOR_A_SEARCH = ("folds", "fold", "repeats", "test")
 
 _DATA = Parameter(help="A folder of images, a table of labels, or sample:digits.")
@@ -49,6 +49,7 @@ def build_app() -> App:
     app.command("snellen.cli:audit", name="audit", help=inspect.getdoc(_audit))
     app.command(_evaluate, name="evaluate")
     app.command(_predict, name="predict")
+    app.command(_doctor, name="doctor")
     app.command(_compare, name="compare")
     app.command("snellen.cli:tune", name="tune", help=inspect.getdoc(_tune))
     app.command(_lab, name="lab")
@@ -124,12 +125,21 @@ def _train(
 
 
 def _audit(
-    data: Annotated[str, _DATA], /, *, out: Out = None, device: Device = "auto", json: Json = False, **settings: Any
+    data: Annotated[str, _DATA],
+    /,
+    *,
+    out: Out = None,
+    quick: Annotated[
+        bool, Parameter(negative="", help="Leave out what needs a network to look at the images.")
+    ] = False,
+    device: Device = "auto",
+    json: Json = False,
+    **settings: Any,
 ) -> int:
     """Say what is in the data and whether it is fit to train on."""
     from snellen.api.auditing import audit
 
-    audited = audit(data, out=out, device=device, console=_console(json), **settings)
+    audited = audit(data, out=out, quick=quick, device=device, console=_console(json), **settings)
     _print_json(json, audited.to_json())
     return 0
 
@@ -195,6 +205,36 @@ def _predict(  # noqa: PLR0913  (each of them is an option)
     if all(prediction.error is not None for prediction in predictions):
         which = "the only image cannot" if len(predictions) == 1 else f"none of the {len(predictions)} images can"
         raise DataError(f"{which} be read: give images of a known format, and whole ones")
+    return 0
+
+
+def _doctor(  # noqa: PLR0913  (each of them is an option)
+    run: Annotated[Path | None, Parameter(help="The folder that 'snellen train' wrote.")] = None,
+    /,
+    *,
+    script: Annotated[
+        str | None,
+        Parameter(help="A PyTorch training of your own instead, as train.py:build: a function that gives its parts."),
+    ] = None,
+    confirm: Annotated[bool, Parameter(negative="", help="Run the experiments that tell causes apart.")] = False,
+    treat: Annotated[
+        bool, Parameter(negative="", help="Try the first treatment beside a placebo, and say whether it helped.")
+    ] = False,
+    time_limit: Annotated[
+        str | None, Parameter(help="Begin no experiment after this long: 90s, 5m. Default: 10m.")
+    ] = None,
+    seeds: Annotated[int, Parameter(help="Trainings in each of the three arms of a trial.")] = 3,
+    out: OutFile = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    json: Json = False,
+) -> int:
+    """What is wrong with a run or with a training of your own, how that is known, and whether a treatment helps."""
+    from snellen.api.doctoring import doctor
+
+    asked: dict[str, Any] = {"script": script, "confirm": confirm, "treat": treat, "time_limit": time_limit}
+    diagnosis = doctor(run, **asked, seeds=seeds, out=out, device=device, seed=seed, console=_console(json))
+    _print_json(json, diagnosis.to_json())
     return 0
 
 

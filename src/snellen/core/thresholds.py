@@ -23,6 +23,8 @@ STATISTICAL = (
     # audit: sides and shortcuts
     "identity-leak",
     "sides-differ",
+    "class-shares-differ",
+    "outliers",
     "order-not-random",
     "shortcut-border",
     "shortcut-compression",
@@ -48,7 +50,15 @@ STATISTICAL = (
     "augmentation-hurts",
     "fine-tuning-hurts",
     "dropout-too-strong",
+    "batches-in-a-bad-order",
+    "step-does-not-fit",
+    "loss-unfit",
+    "batch-norms-stand-still",
+    "schedule-unfit",
     "unknown-cause",
+    "inputs-ignored",
+    "train-and-eval-disagree",
+    "augmentation-changes-classes",
     # doctor: curves and predictions
     "overfitting",
     "loss-spikes",
@@ -59,11 +69,19 @@ STATISTICAL = (
     "class-collapse",
     "high-variance",
     "data-mismatch",
+    "still-falling",
+    "rate-fell-early",
+    "unstable",
+    "correlated-errors",
 )
 
 FLOORS = MappingProxyType(
     {
         "accuracy": 0.02,  # of all images: a smaller difference is not worth a word
+        "warning": 0.05,  # what a change must gain, in every seed, to be more than good to know
+        "serious": 0.20,
+        "unnamed": 0.10,  # what a usual training must gain where no single change explains it
+        "cure": 0.01,  # of the score: the least gain by which a treatment counts as one
         "loss": 0.05,  # of the loss it is compared with
     }
 )

@@ -6,6 +6,7 @@ there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -46,6 +47,7 @@ class Training:
     epochs      of the whole training; 0: not known
     build       the same training at its beginning, with new objects, from the same seed or another
     run_loss    (model, inputs, targets) -> scalar, for models that compute their loss themselves
+    prepare     what is done to the model once it has learnt, before it is judged
     """
 
     model: nn.Module
@@ -65,6 +67,7 @@ class Training:
     epochs: int = 0
     build: Callable[[int], Training] | None = None
     run_loss: Callable[[nn.Module, Any, Any], Tensor] | None = None
+    prepare: Callable[[nn.Module], None] | None = None
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of one batch in the mode that the model is in."""
@@ -73,24 +76,33 @@ class Training:
             return self.run_loss(self.model, inputs, targets)
         return self.loss(self.model(inputs), targets)
 
-    def take_step(self, batch: Batch) -> None:
-        """One step as this training takes it, the scheduler left out. The model is put into training mode first,
-        unless the user's own ``step`` sees to that."""
+    def take_step(self, batch: Batch) -> float:
+        """One step as this training takes it, the scheduler left out; returns its loss, NaN where ``step`` does not.
+
+        The model is put into training mode first, unless the user's own ``step`` sees to that.
+        """
         if self.step is not None:
-            self.step(batch)
-            return
+            return _number(self.step(batch))
         if self.optimizer is None:
             raise ValueError("a training without an optimizer needs its own 'step'")
         self.model.train()
         self.optimizer.zero_grad()
-        self.loss_of(batch).backward()  # type: ignore[no-untyped-call]
+        loss = self.loss_of(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        return float(loss.detach())
 
     @property
     def device(self) -> torch.device:
         """Where the model's weights are."""
         tensor = next(iter(self.model.parameters()), None)
         return torch.device("cpu") if tensor is None else tensor.device
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, Tensor) and value.numel() == 1:
+        return float(value.detach())
+    return float(value) if isinstance(value, int | float) else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

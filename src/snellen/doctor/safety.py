@@ -4,46 +4,53 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from itertools import islice
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from snellen.doctor.case import Training
+
+_DEPTH = 6  # loader -> sampler -> ... -> a transform's generator
+_MEMBERS = 64  # of a list that are looked into: transforms are few, file names are many
+_OBJECTS = 5000
+_SCALARS = (bool, int, float, str, type(None))
+_CLOSED = (*_SCALARS, bytes, type, ModuleType, Tensor, np.ndarray)  # not looked into
 
 
 @contextmanager
 def untouched(training: Training) -> Iterator[None]:
     """Put back weights, buffers, gradients, what is trainable, modes, optimizer, scheduler and every random state.
 
-    Random states are those of Python, numpy and torch (CPU and CUDA), and of the generators of the training's loaders.
+    Random states are those of Python, numpy and torch (CPU and CUDA), and of every generator that can be reached from
+    the loaders, the loss, and the training's own ``step`` and ``evaluate``. Nets, optimizers, gradient scalers and
+    counters that these functions hold on to (averaged weights, accumulation) are put back as well.
     """
-    generators = list(_generators((training.train, training.val, training.plain)))
-    states = [generator.get_state() for generator in generators]
-    model = _ModelState(training.model)
-    optimizer = None if training.optimizer is None else _OptimizerState(training.optimizer)
-    scheduler = _state_of(training.scheduler)
-    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    try:
+    held = _held(training)
+    modules = [training.model, *(each for each in held if isinstance(each, nn.Module))]
+    optimizers = [each for each in held if isinstance(each, Optimizer)]
+    with ExitStack() as stack:
+        stack.callback(_random_state())
+        if training.scheduler is not None and not isinstance(training.scheduler, LRScheduler):
+            stack.callback(_scheduler_state(training.scheduler))
+        for each in held:
+            for restore in _restorers(each):
+                stack.callback(restore)
+        for optimizer in optimizers:
+            stack.callback(_OptimizerState(optimizer).restore)
+            stack.callback(_strangers(optimizer, modules))
+        for module in modules:
+            stack.callback(_ModelState(module).restore)
         yield
-    finally:
-        model.restore()
-        if optimizer is not None:
-            optimizer.restore()
-        if scheduler is not None:
-            training.scheduler.load_state_dict(scheduler)
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(torch_cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        for generator, state in zip(generators, states, strict=True):
-            generator.set_state(state)
 
 
 class _ModelState:
@@ -52,9 +59,7 @@ class _ModelState:
     def __init__(self, model: nn.Module) -> None:
         tensors = [*model.parameters(), *model.buffers()]
         self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
-        self._parameters = [
-            (each, each.requires_grad, None if each.grad is None else each.grad.clone()) for each in model.parameters()
-        ]
+        self._parameters = [_parameter_state(each) for each in model.parameters()]
         self._modes = [(module, module.training) for module in model.modules()]
         self._slots = [(module, dict(module._buffers)) for module in model.modules()]
 
@@ -65,11 +70,25 @@ class _ModelState:
                 module._buffers.update(buffers)
             for tensor, before in self._tensors:
                 tensor.copy_(before)
-        for parameter, trainable, gradient in self._parameters:
-            parameter.requires_grad_(trainable)
-            parameter.grad = gradient
+        for restore in self._parameters:
+            restore()
         for module, mode in self._modes:
             module.training = mode
+
+
+def _parameter_state(parameter: Tensor) -> Callable[[], None]:
+    """Puts back whether a parameter is trainable, and its gradient: the same tensor with the same values."""
+    trainable, gradient = parameter.requires_grad, parameter.grad
+    values = None if gradient is None else gradient.detach().clone()
+
+    def restore() -> None:
+        parameter.requires_grad_(trainable)
+        if gradient is not None and values is not None:
+            with torch.no_grad():
+                gradient.copy_(values)
+        parameter.grad = gradient
+
+    return restore
 
 
 class _OptimizerState:
@@ -96,22 +115,112 @@ class _OptimizerState:
         self._optimizer.state.update(self._memory)
 
 
+def _strangers(optimizer: Optimizer, modules: list[nn.Module]) -> Callable[[], None]:
+    """Puts back what an optimizer holds and no net does: weights of a loss, or of a net that was replaced."""
+    known = {id(each) for module in modules for each in module.parameters()}
+    others = [each for group in optimizer.param_groups for each in group["params"] if id(each) not in known]
+    values = [(each, each.detach().clone()) for each in others]
+    parameters = [_parameter_state(each) for each in others]
+
+    def restore() -> None:
+        with torch.no_grad():
+            for tensor, before in values:
+                tensor.copy_(before)
+        for restore_one in parameters:
+            restore_one()
+
+    return restore
+
+
+def _scheduler_state(scheduler: Any) -> Callable[[], Any]:
+    """Of somebody's own scheduler: what its ``state_dict`` says, else nothing but the counters among its attributes."""
+    if not hasattr(scheduler, "state_dict"):
+        return lambda: None
+    return partial(scheduler.load_state_dict, copy.deepcopy(scheduler.state_dict()))
+
+
 def _copied(value: Any) -> Any:
     return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
 
 
-def _state_of(scheduler: Any) -> Any:
-    if scheduler is None or not hasattr(scheduler, "state_dict"):
-        return None
-    return copy.deepcopy(scheduler.state_dict())
+def _random_state() -> Callable[[], None]:
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+    return restore
 
 
-def _generators(loaders: Iterable[Any]) -> Iterator[torch.Generator]:
-    """The generators that loaders, their samplers and their data sets draw from, each once."""
-    seen: set[int] = set()
-    for loader in loaders:
-        for owner in (loader, *(getattr(loader, name, None) for name in ("sampler", "batch_sampler", "dataset"))):
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, torch.Generator) and id(generator) not in seen:
-                seen.add(id(generator))
-                yield generator
+def _restorers(thing: Any) -> Iterator[Callable[[], Any]]:
+    """What puts a generator, a counter or a scheduler back into the state in which it is now."""
+    if isinstance(thing, torch.Generator):
+        yield partial(thing.set_state, thing.get_state())
+    elif isinstance(thing, np.random.Generator):
+        yield partial(setattr, thing.bit_generator, "state", copy.deepcopy(thing.bit_generator.state))
+    elif isinstance(thing, np.random.RandomState):
+        yield partial(thing.set_state, thing.get_state())
+    elif isinstance(thing, random.Random):
+        yield partial(thing.setstate, thing.getstate())
+    elif isinstance(thing, CellType) and not _is_empty(thing):
+        yield partial(setattr, thing, "cell_contents", thing.cell_contents)
+    elif isinstance(thing, dict):
+        yield partial(thing.update, {name: value for name, value in thing.items() if isinstance(value, _SCALARS)})
+    elif isinstance(thing, LRScheduler | torch.amp.GradScaler):
+        yield partial(thing.load_state_dict, copy.deepcopy(thing.state_dict()))
+
+
+def _held(training: Training) -> list[Any]:
+    """Everything with a state that can be reached from a training, each once; the model itself is left out."""
+    loaders = (training.train, training.val, training.plain)
+    functions = (training.loss, training.step, training.evaluate, training.metric, training.run_loss)
+    modules = (vars(module) for module in training.model.modules())
+    roots = (*loaders, training.optimizer, training.scheduler, *functions, *modules)
+    waiting = deque((root, 0) for root in roots)  # the nearest first, so that all are found by their shortest way
+    seen = {id(training.model)}
+    found: list[Any] = []
+    while waiting and len(found) < _OBJECTS:
+        thing, depth = waiting.popleft()
+        if id(thing) in seen or isinstance(thing, _CLOSED):
+            continue
+        seen.add(id(thing))
+        found.append(thing)
+        if depth < _DEPTH:
+            waiting += [(part, depth + 1) for part in _parts(thing)]
+    return found
+
+
+def _parts(thing: Any) -> list[Any]:
+    """What one object holds: its attributes, its members, or the variables that a function has caught."""
+    if isinstance(thing, nn.Module):
+        return [vars(part) for part in thing.modules()]
+    if isinstance(thing, torch.Generator | np.random.Generator | random.Random | Optimizer):
+        return []
+    if isinstance(thing, dict):
+        return list(islice(thing.values(), _MEMBERS))
+    if isinstance(thing, list | tuple | set | frozenset):
+        return list(islice(thing, _MEMBERS))
+    if isinstance(thing, CellType):
+        return [] if _is_empty(thing) else [thing.cell_contents]
+    if isinstance(thing, FunctionType):
+        return [*(thing.__closure__ or ()), *(thing.__defaults__ or ())]
+    if isinstance(thing, MethodType):
+        return [thing.__self__, thing.__func__]
+    if isinstance(thing, partial):
+        return [thing.func, *thing.args, *thing.keywords.values()]
+    own = getattr(thing, "__dict__", None)
+    return [own] if isinstance(own, dict) else []
+
+
+def _is_empty(cell: CellType) -> bool:
+    """Whether a variable that a function has caught has no value yet."""
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return True
+    return False

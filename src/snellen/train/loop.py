@@ -151,6 +151,16 @@ class Trainer:
         checkpoint(self)
         return self._stale(phase)
 
+    def step_in_turn(self, batches: Sequence[Batch[Any]]) -> float:
+        """The step that is due, with what learns then and at the rate that it has then; as ``train_on``."""
+        epoch = self.progress.step // self.steps_per_epoch
+        planned = phases(self.plan)
+        phase = next((each for each in planned if epoch < each.first_epoch + each.epochs), planned[-1])
+        if self.progress.step == phase.first_epoch * self.steps_per_epoch:
+            self.begin(phase)
+        self._set_pace(phase)
+        return self.train_on(batches)
+
     def _set_pace(self, phase: Phase) -> None:
         """Rates and momentum of the step to come."""
         step = self.progress.step - phase.first_epoch * self.steps_per_epoch

@@ -39,11 +39,17 @@ def begin(
 
 def resume(run: RunFolder, config: Config, data: TrainingData, cache: Path, console: Console) -> Session:
     """Raises RunError when the data is no longer what the run was started with."""
+    session = reopen(run, config, data, cache, console)
+    run.set_status("running")
+    return session
+
+
+def reopen(run: RunFolder, config: Config, data: TrainingData, cache: Path, console: Console) -> Session:
+    """A run as it was at its beginning, for whoever looks at it: nothing is written. Raises RunError as ``resume``."""
     plan = run.plan
     if plan.data_digest != data.survey.manifest.digest:
         raise RunError(f"the data has changed since {run.path} was started: put it back, or train anew")
     model, _ = build_network(plan, create_task(plan.task, plan.classes))
-    run.set_status("running")
     return _session(run, config, data, plan, model, cache, console)
 
 

@@ -1,0 +1,215 @@
+"""Do validation images come to the network as training images do, and does it look at them at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from scipy.special import softmax, stdtr
+from torch import Tensor
+
+from snellen.core.finding import Finding
+from snellen.core.thresholds import FLOORS, alpha
+from snellen.doctor.case import Case, Floats
+from snellen.doctor.experiments.measure import (
+    Measurements,
+    Seen,
+    gain_of,
+    has_trained,
+    is_shown,
+    look,
+    measurements,
+    told,
+)
+from snellen.doctor.loaders import Affine
+from snellen.doctor.scores import Gain, Scores
+from snellen.metrics.log_loss import log_losses
+
+# Ratios of deviations that light and weather do not reach between two sets of photographs of the same things: between
+# day and night they differ by about two.
+_UNNATURAL_RATIO = 3.0
+_GAP, _HALF = 0.05, 0.5  # of accuracy between the sides; of the gap
+_MOVED = 0.1  # of a deviation, or of its logarithm
+_CONSTANT = 1e-5  # deviation of a channel that says nothing: it is moved, not stretched
+_FEWEST = 100  # images for a t-test of losses, which are skewed
+_IMAGES_OF_MEAN = 2048
+_LITTLE = 0.1  # of the errors of guessing are gone: beyond that something in the images is surely used
+
+
+class _Trial(NamedTuple):
+    scores: Scores
+    gain: Gain
+
+
+def inputs_differ(case: Case) -> Iterator[Finding]:
+    """Validation inputs are given the channel means and deviations of the training inputs, or their channels in
+    reverse order, or both: are they answered better? Paired over images.
+
+    Any slight push may help a model that leans to one side. So this is asked only where validation is clearly worse
+    than training, the push must close half of that gap, and, if it is one of units, the statistics must differ.
+    """
+    seen = measurements(case, "classification", "multilabel", "segmentation", "regression")
+    if seen is None:
+        return
+    val, own = seen.side("val"), seen.side("plain") or seen.side("train")
+    if val is None or own is None or val.means.shape[1] != own.means.shape[1] or not _is_worse(val, own):
+        return
+    question = seen.training.question
+    half = val.scores.mean + _HALF * (own.scores.mean - val.scores.mean)
+    straight = _trial(seen, val, _Prepared(val, own, reverse=False, match=True))
+    turned = None
+    if val.small.dim() == 4 and val.means.shape[1] == 3:
+        tried = [_trial(seen, val, _Prepared(val, own, reverse=True, match=match)) for match in (False, True)]
+        turned = max((each for each in tried if each is not None), key=lambda each: each.gain.mean, default=None)
+    if turned is not None and turned.scores.mean >= half and is_shown(turned.gain, question, "channels-swapped", 2):
+        beyond = None if straight is None else gain_of(straight.scores, turned.scores)
+        if beyond is None or is_shown(beyond, question, "channels-swapped", 2):
+            yield _channels_swapped(question, val, turned)
+            return
+    if straight is not None and straight.scores.mean >= half and _statistics_differ(val, own):
+        if is_shown(straight.gain, question, "inputs-differ"):
+            yield _inputs_differ(question, val, own, straight)
+
+
+def _is_worse(val: Seen, own: Seen) -> bool:
+    """By five points or twice the squared error, and beyond what Mann and Whitney's test at 1 % leaves to chance."""
+    if val.question == "regression":
+        clearly = val.scores.mean < 2 * own.scores.mean  # both are minus a squared error
+    else:
+        clearly = val.scores.mean < own.scores.mean - _GAP
+    return clearly and bool(stats.mannwhitneyu(val.scores.values, own.scores.values, alternative="less").pvalue < 0.01)
+
+
+def _statistics_differ(val: Seen, own: Seen) -> bool:
+    """Whether the mean or the mean square of a channel differs between the sides: Welch's test over images."""
+    (mean, std), (own_mean, own_std) = val.channels, own.channels
+    moved = np.maximum(np.abs(mean - own_mean) / own_std, np.abs(np.log(std / own_std)))
+    p = np.minimum(_welch(val.means, own.means), _welch(val.squares, own.squares))
+    return bool(((p < alpha("inputs-differ", 2 * len(moved))) & (moved > _MOVED)).any())
+
+
+def _welch(first: Floats, second: Floats) -> Floats:
+    """Two-sided p-values of equal means of the columns of [n, c] and [m, c], with the fewer degrees of freedom."""
+    error = np.sqrt(first.var(0) / len(first) + second.var(0) / len(second) + 1e-24)
+    freedom = max(1, min(len(first), len(second)) - 1)
+    return np.asarray(2 * stdtr(freedom, -np.abs(first.mean(0) - second.mean(0)) / error), np.float64)
+
+
+class _Prepared:
+    """Inputs [n, c, ...] with their channels in reverse, or with the channel statistics of the training side."""
+
+    def __init__(self, val: Seen, own: Seen, *, reverse: bool, match: bool) -> None:
+        (mean, std), (own_mean, own_std) = val.channels, own.channels
+        if reverse:
+            mean, std = mean[::-1], std[::-1]
+        scale = np.where(np.minimum(std, own_std) > _CONSTANT, own_std / std, 1.0)
+        self._reverse = reverse
+        self._affine = (
+            Affine(scale=torch.tensor(scale), offset=torch.tensor(own_mean - mean * scale)) if match else None
+        )
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        turned = inputs.flip(1) if self._reverse else inputs
+        return turned if self._affine is None else self._affine(turned)
+
+
+def _trial(seen: Measurements, val: Seen, prepared: _Prepared) -> _Trial | None:
+    scores = seen.again("val", prepared)
+    found = gain_of(val.scores, scores)
+    return None if found is None else _Trial(scores, found)
+
+
+def _channels_swapped(question: str, val: Seen, turned: _Trial) -> Finding:
+    return Finding(
+        code="channels-swapped",
+        severity="serious",
+        message=f"With their three channels in reverse order the validation images score "
+        f"{told(turned.scores.mean, question)} instead of {told(val.scores.mean, question)}.",
+        advice="Read training and validation images by the same function: one of them gives RGB, the other BGR.",
+        evidence={"before": val.scores.mean, "after": turned.scores.mean, "p": turned.gain.p},
+        certainty="confirmed",
+        treatment={"change": "channels reversed"},
+    )
+
+
+def _inputs_differ(question: str, val: Seen, own: Seen, straight: _Trial) -> Finding:
+    (mean, std), (own_mean, own_std) = val.channels, own.channels
+    unnatural = _is_beyond_nature(val, own)
+    cause = (
+        "no light does that to images: they are prepared otherwise"
+        if unnatural
+        else "they are either prepared otherwise or taken in another light"
+    )
+    return Finding(
+        code="inputs-differ",
+        severity="serious",
+        message=f"Given the channel means and deviations of the training inputs, the validation images score "
+        f"{told(straight.scores.mean, question)} instead of {told(val.scores.mean, question)}; {cause}.",
+        advice="Use one function to prepare the images of both sides, without what is random in training.",
+        evidence={
+            "before": val.scores.mean,
+            "after": straight.scores.mean,
+            "p": straight.gain.p,
+            "validation_mean": mean[:8].tolist(),
+            "validation_deviation": std[:8].tolist(),
+            "training_mean": own_mean[:8].tolist(),
+            "training_deviation": own_std[:8].tolist(),
+            "beyond_nature": unnatural,
+        },
+        certainty="confirmed",
+        treatment={"change": "plain validation"},
+    )
+
+
+def _is_beyond_nature(val: Seen, own: Seen) -> bool:
+    """Whether deviations differ by more than light explains, or the mean is that of no training image."""
+    ratio = val.channels[1] / own.channels[1]
+    outside = (val.channels[0] < own.means.min(0)) | (val.channels[0] > own.means.max(0))
+    return bool((np.maximum(ratio, 1 / ratio) > _UNNATURAL_RATIO).all() or outside.all())
+
+
+def inputs_ignored(case: Case) -> Iterator[Finding]:
+    """Every training image is replaced by their mean: does the model answer as well as with the images themselves?
+
+    Karpathy, A Recipe for Training Neural Networks, 2019, calls it the input-independent baseline. Told where the log
+    loss with the images is shown to be less than 5 % below that without, by a t-test over images.
+    """
+    seen = measurements(case, "classification")
+    if seen is None or not has_trained(case):
+        return
+    own = seen.side("plain")
+    if own is None or len(own) < _FEWEST or own.share_learnt > _LITTLE:
+        return
+    real, blind = _losses(own.outputs, own), _losses_without_images(seen, own)
+    if blind is None:
+        return
+    excess = real - (1 - FLOORS["loss"]) * blind
+    p = float(stats.ttest_1samp(excess, 0.0, alternative="greater").pvalue) if excess.std() > 0 else 0.0
+    if excess.mean() <= 0 or not p < alpha("inputs-ignored"):
+        return
+    yield Finding(
+        code="inputs-ignored",
+        severity="warning",
+        message=f"The model does no better with the training images than without: its mean log loss is "
+        f"{real.mean():.3g} with them and {blind.mean():.3g} when each is replaced by their mean.",
+        advice="Look for where the signal of the image is lost: in its preparation, in dead units, or in the weights "
+        "that training never moved.",
+        evidence={"loss": float(real.mean()), "loss_without_images": float(blind.mean()), "p": p, "images": len(own)},
+        certainty="observed",
+    )
+
+
+def _losses(outputs: Floats, own: Seen) -> Floats:
+    return log_losses(softmax(outputs, axis=1), own.labels)
+
+
+def _losses_without_images(seen: Measurements, own: Seen) -> Floats | None:
+    images = seen.some_images(_IMAGES_OF_MEAN)
+    if images is None:
+        return None
+    mean = images[0].float().mean(0, keepdim=True).to(images[0].dtype)
+    blind = look(seen.training, [(mean, images[1][:1])])
+    return None if blind is None else _losses(np.repeat(blind.outputs, len(own), 0), own)

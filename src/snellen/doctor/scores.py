@@ -1,0 +1,147 @@
+"""How well a model answers each image, and whether one model answers better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from snellen.doctor.case import Answers, Batch, Floats, Training
+from snellen.metrics.paired import mcnemar
+
+VOID = 255  # in class maps: neither learnt nor judged
+_FEWEST = 20  # images: fewer show nothing at the levels that are asked for here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """Of each image, [n]: higher is better.
+
+    values  right or wrong for one class, the share of right labels or pixels otherwise, minus the squared error of
+            numbers; where it is not known what the outputs answer, minus the loss of the image's batch
+    """
+
+    values: Floats
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean()) if len(self.values) else float("nan")
+
+    @property
+    def are_right_or_wrong(self) -> bool:
+        return bool(np.isin(self.values, (0.0, 1.0)).all())
+
+
+def score_images(training: Training, batches: Iterable[Batch], most: int | None = None) -> Scores:
+    """The model in evaluation mode over ``batches``, ``most`` images at most; its modes are put back."""
+    modes = [(module, module.training) for module in training.model.modules()]
+    training.model.eval()
+    parts: list[Floats] = []
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                parts.append(_of_batch(training, batch))
+                if most is not None and sum(map(len, parts)) >= most:
+                    break
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return Scores(values=np.concatenate(parts) if parts else np.zeros(0))
+
+
+def answers_of(training: Training, batches: Iterable[Batch]) -> Answers | None:
+    """What the model says of ``batches``, in evaluation mode; None unless each image has one class."""
+    if training.question != "classification":
+        return None
+    modes = [(module, module.training) for module in training.model.modules()]
+    training.model.eval()
+    parts, truth = [], []
+    try:
+        with torch.no_grad():
+            for inputs, targets in batches:
+                outputs = training.model(inputs).detach().float().cpu()
+                parts.append(torch.nan_to_num(outputs, nan=-1e9, posinf=1e9, neginf=-1e9).double().softmax(1))
+                truth.append(torch.as_tensor(targets).cpu().long())
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not parts:
+        return None
+    return Answers(probabilities=torch.cat(parts).numpy(), truth=torch.cat(truth).numpy())
+
+
+def _of_batch(training: Training, batch: Batch) -> Floats:
+    inputs, targets = batch
+    if training.question == "other":
+        return np.full(_length(inputs), -float(training.loss_of(batch)))
+    outputs = training.model(inputs)
+    if not isinstance(outputs, Tensor):
+        return np.full(_length(inputs), -float(training.loss_of(batch)))
+    targets = torch.as_tensor(targets, device=outputs.device)
+    values: Floats = np.nan_to_num(
+        _right(training.question, outputs.detach().float(), targets).double().cpu().numpy(), nan=-1e9, neginf=-1e9
+    )
+    return values
+
+
+def _right(question: str, outputs: Tensor, targets: Tensor) -> Tensor:
+    """[n]."""
+    if question == "classification":
+        finite = torch.isfinite(outputs).all(1)
+        return (outputs.argmax(1) == targets) & finite
+    if question == "multilabel":
+        return ((outputs > 0) == (targets > 0.5)).float().flatten(1).mean(1)
+    if question == "segmentation":
+        known = targets != VOID
+        right = ((outputs.argmax(1) == targets) & known).flatten(1).sum(1)
+        return right / known.flatten(1).sum(1).clamp(min=1)
+    return -(outputs.flatten(1) - targets.float().reshape(len(outputs), -1)).square().mean(1)
+
+
+def _length(inputs: Any) -> int:
+    return len(inputs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """How much better the second model is on the same images: the mean difference, and the one-sided p-value of none.
+
+    relative  the gain in units that floors are told in: points of accuracy as they are; of other scores the share of
+              what the first model was short of a perfect one
+    """
+
+    mean: float
+    p: float
+    relative: float
+
+
+def gain(first: Scores, second: Scores) -> Gain:
+    """Exact by McNemar where images are right or wrong, else by Wilcoxon's signed ranks. p is 1 for few images."""
+    difference = second.values - first.values
+    mean = float(difference.mean()) if len(difference) else 0.0
+    relative = mean if first.are_right_or_wrong or mean == 0 else _of_shortfall(first, mean)
+    if len(difference) < _FEWEST or not difference.any():
+        return Gain(mean=mean, p=1.0, relative=relative)
+    if first.are_right_or_wrong and second.are_right_or_wrong:
+        worse, better = int((difference < 0).sum()), int((difference > 0).sum())
+        p = mcnemar(worse, better) / 2 if better > worse else 1.0
+    else:
+        p = float(stats.wilcoxon(difference, alternative="greater", method="approx").pvalue)
+    return Gain(mean=mean, p=p, relative=relative)
+
+
+def _of_shortfall(first: Scores, mean: float) -> float:
+    best = 1.0 if first.values.max() > 0 else 0.0
+    shortfall = best - first.mean
+    return mean / shortfall if shortfall > 0 else 0.0
+
+
+def last_linear(model: nn.Module) -> nn.Linear | None:
+    """The last linear layer of a model, which reads its features; None where there is none."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return layers[-1] if layers else None

@@ -1,0 +1,105 @@
+"""What a change changes, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+
+from doctor_cases import KINDS, Kind, tiny_training
+from snellen.doctor import alter
+from snellen.doctor.case import Training
+from snellen.doctor.changes import CHANGES
+from snellen.doctor.learning import learn
+from snellen.doctor.loaders import Merged, Shuffled, statistics
+from snellen.doctor.norms import freeze_frozen, norms_of, re_estimate
+
+
+def _rates(training: Training, steps: int) -> list[float]:
+    assert training.optimizer is not None
+    rates = []
+    for _ in range(steps):
+        rates.append(training.optimizer.param_groups[0]["lr"])
+        training.optimizer.step()
+        training.scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("schedule", ["one cycle", "cosine"])
+def test_all_rates_of_a_schedule_are_scaled(schedule: str) -> None:
+    both = []
+    for factor in (1.0, 0.1):
+        training = tiny_training("mlp", num=32, epochs=1, scheduler="none")
+        assert training.optimizer is not None
+        training.scheduler = (
+            OneCycleLR(training.optimizer, max_lr=0.1, total_steps=12)
+            if schedule == "one cycle"
+            else CosineAnnealingLR(training.optimizer, T_max=12, eta_min=1e-4)
+        )
+        both.append(_rates(alter.scale_rates(training, factor), 10))
+    assert torch.allclose(torch.tensor(both[1]), 0.1 * torch.tensor(both[0]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_change_gives_a_training_that_can_be_run(name: str, kind: Kind) -> None:
+    torch.set_num_threads(1)
+    training, change = tiny_training(kind, num=40, epochs=1), CHANGES[name]
+    if not change.fits(training):
+        return
+    changed = change.apply(training)
+    changed.epochs = min(changed.epochs, 2)
+    history = learn(changed)
+    assert len(history.steps) > 0
+    assert all(torch.isfinite(each).all() for each in changed.model.parameters()) or name.startswith("rate*")
+
+
+def test_standardised_inputs_have_mean_0_and_deviation_1() -> None:
+    training = alter.standardise(tiny_training("cnn", num=64))
+    mean, std = statistics(training.train)
+    assert mean.abs().max() < 1e-3 and (std - 1).abs().max() < 1e-3
+
+
+def test_batches_are_merged_and_shuffled_without_losing_an_image() -> None:
+    batches = [(torch.arange(start, start + 4.0).view(4, 1), torch.arange(start, start + 4)) for start in (0, 4, 8)]
+    merged = list(Merged(batches, 2))
+    assert [len(targets) for _, targets in merged] == [8, 4]
+    shuffled = Shuffled(batches, seed=0)
+    first, second = (torch.cat([targets for _, targets in shuffled]) for _ in range(2))
+    assert not torch.equal(first, second) and first.sort().values.tolist() == second.sort().values.tolist() == [
+        *range(12)
+    ]
+    assert all(torch.equal(inputs.flatten().long(), targets) for inputs, targets in shuffled)
+
+
+def test_statistics_of_batch_norms_become_the_plain_mean_over_batches() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2, affine=False))
+    batches = [(3.0 + torch.randn(50, 2, generator=torch.Generator().manual_seed(i)), None) for i in range(4)]
+    model.eval()
+    re_estimate(model, batches)
+    (norm,) = norms_of(model)
+    means = torch.stack([inputs.mean(0) for inputs, _ in batches]).mean(0)
+    assert norm.running_mean is not None and torch.allclose(norm.running_mean, means, atol=1e-5)
+    assert norm.momentum == 0.1 and not model.training and not norm.training
+
+
+def test_frozen_norms_stay_as_they_are_even_in_training_mode() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2))
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    model.train()
+    with freeze_frozen(model):
+        model(5 + torch.randn(8, 2))
+    assert model[0].running_mean.abs().sum() == 0 and model[1].running_mean.abs().sum() > 0
+
+
+def test_all_parameters_are_held_once_the_optimizer_lacked_some() -> None:
+    training = tiny_training("mlp", num=32)
+    assert training.optimizer is not None
+    del training.optimizer.param_groups[0]["params"][-2:]
+    held = alter.all_parameters(training).optimizer
+    assert held is not None
+    assert {id(each) for group in held.param_groups for each in group["params"]} == {
+        id(each) for each in training.model.parameters()
+    }

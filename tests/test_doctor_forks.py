@@ -1,0 +1,108 @@
+"""Forks: what is wrong is what, changed alone, makes the same training better in every seed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from doctor_cases import learn, planted, tiny_training
+from snellen.core.finding import Finding
+from snellen.doctor import forks as forks_module
+from snellen.doctor.alter import scale_rates
+from snellen.doctor.case import Case, Training
+from snellen.doctor.changes import CHANGES
+from snellen.doctor.forks import SUSPICIONS, Forks, explained_by_forks
+
+Plant = Callable[[Training], None]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+
+
+def _few(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
+    """Only these suspicions, for the sake of time: what is told apart is the planted one and its look-alikes."""
+    monkeypatch.setattr(forks_module, "SUSPICIONS", tuple(each for each in SUSPICIONS if each.code in codes))
+
+
+def _diagnosed(plant: Plant) -> list[Finding]:
+    training = planted(tiny_training("cnn", num=192, epochs=6), plant)
+    learn(training)
+    return list(explained_by_forks(Case(training=training), time.monotonic() + 100))
+
+
+def _slow(training: Training) -> None:
+    scale_rates(training, 0.01)
+
+
+def _decayed(training: Training) -> None:
+    assert training.optimizer is not None
+    for group in training.optimizer.param_groups:
+        group["weight_decay"] = 30.0
+
+
+def _dropped(training: Training) -> None:
+    for module in training.model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.97
+
+
+def test_nothing_is_said_of_a_training_that_a_usual_one_does_not_beat(monkeypatch: pytest.MonkeyPatch) -> None:
+    _few(monkeypatch, "rate-too-high", "rate-too-low", "decay-too-strong")
+    assert _diagnosed(lambda training: None) == []
+
+
+@pytest.mark.parametrize(
+    ("plant", "code", "alike"),
+    [
+        (_slow, "rate-too-low", "bad-initialisation"),
+        (_decayed, "decay-too-strong", "rate-too-high"),
+        (_dropped, "dropout-too-strong", "stopped-too-early"),
+    ],
+    ids=["slow", "decayed", "dropped"],
+)
+def test_the_planted_fault_is_named_before_its_look_alike(
+    plant: Plant, code: str, alike: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _few(monkeypatch, code, alike)
+    (found,) = _diagnosed(plant)
+    assert found.code == code
+    assert found.certainty == "confirmed" and found.severity == "serious"
+    assert found.evidence["with"] > found.evidence["without"] + 0.2
+    assert found.treatment["change"] in CHANGES
+
+
+def test_what_no_single_change_explains_is_said_to_be_of_unknown_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    _few(monkeypatch, "dropout-too-strong")
+    (found,) = _diagnosed(_decayed)
+    assert found.code == "unknown-cause"
+    assert found.treatment == {"change": "usual training"}
+
+
+def test_a_fork_is_run_once_and_leaves_the_training_alone() -> None:
+    training = tiny_training("mlp", num=96, epochs=2)
+    before = [parameter.detach().clone() for parameter in training.model.parameters()]
+    state = torch.get_rng_state()
+    forks = Forks(case=Case(training=training), deadline=time.monotonic() + 60)
+    first, again = forks.run(CHANGES["rate/10"]), forks.run(CHANGES["rate/10"])
+    assert first is not None and first is again
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(one, other) for one, other in zip(before, training.model.parameters(), strict=True))
+
+
+def test_without_time_or_without_a_way_to_begin_anew_nothing_is_run() -> None:
+    training = tiny_training("mlp", num=96, epochs=1)
+    late = Forks(case=Case(training=training), deadline=time.monotonic() - 1)
+    assert late.run(None) is None
+    training.build = None
+    assert Forks(case=Case(training=training), deadline=time.monotonic() + 60).run(None) is None
+
+
+def test_every_change_that_a_suspicion_names_exists_and_its_code_is_its_own() -> None:
+    assert all(name in CHANGES for each in SUSPICIONS for name in each.changes)
+    assert len({each.code for each in SUSPICIONS}) == len(SUSPICIONS)
