@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 import audit_data as faults
+import audit_features
 import audit_values
 from audit_data import Data, healthy, on_side, pair, user_split
 from audit_objects import planted_subjects
+from audit_places import planted_places
 from snellen.audit.checks import CHECKS
 from snellen.audit.pictures import save_examples
 from snellen.audit.run_audit import run_audit
@@ -198,6 +200,8 @@ def test_every_check_speaks_up_for_some_fault(tmp_path: Path) -> None:
         subjects.append(data.subject())
     subjects.extend(plant_numbers() for _, plant_numbers, _ in audit_values.PLANTED)
     subjects.extend(planted_subjects(tmp_path))
+    subjects.extend(plant_seen().subject() for plant_seen in audit_features.PLANTED)
+    subjects.extend(planted_places(tmp_path / "places"))
     silent = [check.__name__ for check in CHECKS if not any(list(check(subject)) for subject in subjects)]
     assert silent == []
 

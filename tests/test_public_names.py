@@ -44,7 +44,7 @@ SETTINGS = {
 OPTIONS = {
     "train": {"data", "out", "config", "resume", "json"} | SETTINGS,
     "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "repeats", "test"},
-    "audit": {"data", "out", "json", "device", "images", "task", "split", "groups", "overlay", "cache", "seed"}
+    "audit": {"data", "out", "quick", "json", "device", "images", "task", "split", "groups", "overlay", "cache", "seed"}
     | {"void", "outlines", "box_origin"},
     "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
     "predict": {"run", "images", "tile", "tile_overlap", "tile_merge", "out", "device", "seed", "json"},

@@ -63,7 +63,7 @@ def _features(known: Survey, config: Config, cache: Path, console: Console) -> M
 
 
 def audited(known: Survey, features: Mapping[str, Any] | None = None) -> tuple[list[Finding], dict[str, Any]]:
-    """What the checks found, and the summary. ``features`` are those of ``AuditSubject``; None: no network has looked."""
+    """What the checks found, and the summary. ``features`` are those of ``AuditSubject``, or None."""
     from snellen.audit.run_audit import run_audit
     from snellen.audit.subject import AuditSubject
     from snellen.audit.summary import summarize

@@ -81,6 +81,7 @@ def odd_sizes(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="odd-sizes",
             severity="info",
+            certainty="observed",
             message=f"{counted(len(odd), 'image')} of {len(subject.facts):,} differ much in size from the rest, "
             f"for example {odd[0]} with {sizes[odd[0]]} pixels.",
             advice="Look at them: thumbnails and scans among photographs often came in by mistake.",
@@ -97,6 +98,7 @@ def odd_shapes(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="odd-shapes",
             severity="info",
+            certainty="observed",
             message=f"{counted(len(odd), 'image')} of {len(shape):,} are much longer than wide or wider than long "
             f"(short side below 0.35 of the long one), the most extreme is {odd[0]}.",
             advice="Made square they are squeezed or cut: see whether what matters is still visible.",
@@ -153,6 +155,7 @@ def odd_brightness(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="odd-brightness",
             severity="info",
+            certainty="observed",
             message=f"{counted(len(odd), 'image')} of {len(subject.facts):,} are much darker or lighter than the rest, "
             f"for example {odd[0]} with a mean brightness of {values[odd[0]]:.2f}.",
             advice="Look at them: a failed exposure teaches little.",

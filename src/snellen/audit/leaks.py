@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, counted, listed
-from snellen.core.finding import Finding
+from snellen.core.finding import Certainty, Finding
 from snellen.core.record import Split
 from snellen.data.duplicates import Duplicate, clusters
 from snellen.data.split import leaks
@@ -23,7 +23,7 @@ def near_duplicates(subject: AuditSubject) -> Iterator[Finding]:
         subject,
         "near",
         "near-duplicates",
-        "show the same picture as another, resized, recompressed, cropped or mirrored",
+        "show the same picture as another, resized, recompressed, cropped, mirrored or turned",
     )
 
 
@@ -43,6 +43,7 @@ def _duplicates(subject: AuditSubject, kind: str, code: str, what: str) -> Itera
     yield Finding(
         code=code,
         severity="warning" if redundant > 0.05 * total else "info",
+        certainty=_certainty(pairs),
         message=f"{counted(redundant, 'image')} of {total:,} {what} ({counted(len(sets), 'set')}, "
         f"the largest of {max(map(len, sets))}).",
         advice=f"{together}; remove copies if they are not meant to count more.",
@@ -77,6 +78,7 @@ def conflicting_labels(subject: AuditSubject) -> Iterator[Finding]:
     yield Finding(
         code="conflicting-labels",
         severity="serious" if exact else "warning",
+        certainty=_certainty(pairs),
         message=f"{counted(len(pairs), 'pair')} of duplicates ({exact} exact) have different labels: {first.first} is "
         f"{_named(subject, first.first)} and {first.second} is {_named(subject, first.second)}.",
         advice="Decide which label is right and correct it or remove the image; a model cannot learn both.",
@@ -108,6 +110,7 @@ def leak_across_splits(subject: AuditSubject) -> Iterator[Finding]:
     yield Finding(
         code="leak-across-splits",
         severity="serious" if shares else "warning",
+        certainty=_certainty(pairs),
         message=message,
         advice="The measured result comes out too good. Let Snellen divide the data, or move each pair to one side.",
         evidence={
@@ -138,6 +141,7 @@ def groups_across_splits(subject: AuditSubject) -> Iterator[Finding]:
     yield Finding(
         code="groups-across-splits",
         severity="serious" if named else "warning",
+        certainty="certain" if named else "observed",
         message=f"{counted(len(divided), 'group')} of {len(sides):,} {'is' if len(divided) == 1 else 'are'} on several "
         f"sides of the split, for example {listed(worst, 3)}{guessed}.",
         advice="A model can recognise the patient, plant or scene instead of the class. Keep each group on one side.",
@@ -148,6 +152,11 @@ def groups_across_splits(subject: AuditSubject) -> Iterator[Finding]:
         },
         images=tuple(example[group] for group in worst[:MAX_IMAGES]),
     )
+
+
+def _certainty(pairs: Iterable[Duplicate]) -> Certainty:
+    """Equal pixels are equal pictures; near duplicates were laid over each other, which tells them from look-alikes."""
+    return "certain" if any(pair.kind == "exact" for pair in pairs) else "confirmed"
 
 
 def _known(subject: AuditSubject) -> list[Duplicate]:

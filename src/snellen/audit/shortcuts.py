@@ -44,7 +44,7 @@ def shortcuts(subject: AuditSubject) -> Iterator[Finding]:
     of it where objects or pixels are to be found: what gives away that they are there does not say where.
     """
     ids = sorted(subject.rows)
-    half = np.array([keyed_seed("half", image_id) % 2 == 0 for image_id in ids], dtype=np.bool_)
+    half = halves(ids)
     found = []
     for prop in _properties(subject, ids):
         scores = _scores(subject, ids, prop, half)
@@ -114,35 +114,78 @@ def _scores(subject: AuditSubject, ids: Sequence[str], prop: _Property, half: Ma
     """J of every class that the property gives away."""
     if len(np.unique(prop.codes)) < 2:
         return {}
-    row_of = {image_id: row for row, image_id in enumerate(ids)}
-    members: dict[str, list[int]] = {}
-    for image_id in ids:
-        for label in set(subject.rows[image_id].labels):
-            members.setdefault(label, []).append(row_of[image_id])
     scores = {}
-    for name in sorted(members):
-        inside = np.zeros(len(ids), np.bool_)
-        inside[members[name]] = True
-        score = _youden(prop.codes, inside, half)
+    for name, inside in members(subject, ids).items():
+        score = youden(prop.codes, inside, half)
         if score is not None and score >= prop.least:
             scores[name] = score
     return scores
 
 
-def _youden(codes: Codes, inside: Mask, half: Mask) -> float | None:
+def youden(codes: Codes, inside: Mask, half: Mask) -> float | None:
     """J of the rule learned on one half and tried on the other, both ways; None when it may be chance."""
-    groups = [np.count_nonzero(inside & half), np.count_nonzero(inside & ~half)]
-    groups += [np.count_nonzero(~inside & half), np.count_nonzero(~inside & ~half)]
-    if min(groups) < _FEWEST:
+    said = answers(codes, inside, half)
+    if said is None:
         return None
-    correct = np.zeros(len(codes))
+    score = float(said[inside].mean() - said[~inside].mean())
+    error = (0.25 / np.count_nonzero(inside) + 0.25 / np.count_nonzero(~inside)) ** 0.5
+    return score if score > _STANDARD_ERRORS * error else None
+
+
+def answers(codes: Codes, inside: Mask, half: Mask) -> npt.NDArray[np.float64] | None:
+    """For each image whether it is of the class by the rule that the other half teaches: 1, 0, or 0.5 where both are
+    as likely. None for too few images."""
+    if not enough(inside, half):
+        return None
+    said = np.zeros(len(codes))
     for learned, tried in ((half, ~half), (~half, half)):
         length = int(codes.max()) + 1
         for_class = np.bincount(codes[learned & inside], minlength=length) / np.count_nonzero(learned & inside)
         against = np.bincount(codes[learned & ~inside], minlength=length) / np.count_nonzero(learned & ~inside)
-        answer = np.where(for_class == against, 0.5, for_class > against)[codes[tried]]
-        correct[tried] = np.where(inside[tried], answer, 1 - answer)
-    sensitivity, specificity = float(correct[inside].mean()), float(correct[~inside].mean())
-    error = (0.25 / np.count_nonzero(inside) + 0.25 / np.count_nonzero(~inside)) ** 0.5
-    score = sensitivity + specificity - 1
-    return score if score > _STANDARD_ERRORS * error else None
+        said[tried] = np.where(for_class == against, 0.5, for_class > against)[codes[tried]]
+    return said
+
+
+def enough(inside: Mask, half: Mask) -> bool:
+    """Whether each half has enough images of the class and of the rest."""
+    return all(np.count_nonzero(a & b) >= _FEWEST for a in (inside, ~inside) for b in (half, ~half))
+
+
+def chance(said: Mask, inside: Mask, half: Mask) -> float:
+    """How likely it is that what is said of the images goes with the class as well by chance: Fisher's exact test,
+    one-sided, in each half; the larger p of the two, as both must agree."""
+    from scipy.stats import hypergeom  # not at the top: its import takes longer than most audits
+
+    return max(
+        float(
+            hypergeom.sf(
+                np.count_nonzero(said & inside & part) - 1,
+                np.count_nonzero(part),
+                np.count_nonzero(inside & part),
+                np.count_nonzero(said & part),
+            )
+        )
+        for part in (half, ~half)
+    )
+
+
+def halves(ids: Sequence[str]) -> Mask:
+    """Which half each image is in, by its id alone."""
+    return np.array([keyed_seed("half", image_id) % 2 == 0 for image_id in ids], dtype=np.bool_)
+
+
+def members(subject: AuditSubject, ids: Sequence[str]) -> dict[str, Mask]:
+    """Which of the images are of each class."""
+    inside: dict[str, Mask] = {}
+    for row, image_id in enumerate(ids):
+        for label in set(subject.rows[image_id].labels):
+            inside.setdefault(label, np.zeros(len(ids), np.bool_))[row] = True
+    return dict(sorted(inside.items()))
+
+
+def one_of_each_unit(subject: AuditSubject) -> list[str]:
+    """One image of each group and of each set of duplicates, sorted by id: exact tests need independent images."""
+    first: dict[str, str] = {}
+    for image_id in sorted(subject.rows):
+        first.setdefault(subject.unit_of(image_id), image_id)
+    return sorted(first.values())

@@ -7,9 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
+from snellen.audit.labelled import Labelled
 from snellen.audit.marks import MarkedObjects, MaskPixels
+from snellen.audit.small_images import small_images
 from snellen.core.record import SPLITS, LeftOut, Listing, Record, Split
 from snellen.data.duplicates import Duplicate
+from snellen.data.image import Pixels
 from snellen.data.manifest import Manifest, Row
 from snellen.data.scan import ImageFacts
 
@@ -24,6 +30,7 @@ class AuditSubject:
     left_out  everything that isn't used: what the format and what the scan left out
     pairs     duplicates, of the images in ``facts``
     manifest  of the images in ``facts``
+    features  what a frozen network sees, float32 [d] by record id, of all images or a sample of them; None: not asked
     """
 
     listing: Listing
@@ -31,6 +38,7 @@ class AuditSubject:
     left_out: Sequence[LeftOut]
     pairs: Sequence[Duplicate]
     manifest: Manifest
+    features: Mapping[str, npt.NDArray[np.float32]] | None = None
 
     @cached_property
     def rows(self) -> dict[str, Row]:
@@ -67,6 +75,26 @@ class AuditSubject:
     def mask_pixels(self) -> MaskPixels:
         """Pixels of each class, in masks that are read for it: 300 at most, none where there are no masks."""
         return MaskPixels.of(self.records, len(self.manifest.classes))
+
+    @cached_property
+    def small_images(self) -> dict[str, Pixels]:
+        """A sample of the images that have marks, grey, uint8 [h, w], the long side at most 256 pixels."""
+        return small_images(self.records, self.facts)
+
+    @cached_property
+    def labelled(self) -> Labelled | None:
+        """Images of one class each with features, and what a model says of them that was fitted without them.
+
+        None where there are no features, too few images, or classes are not those of whole images.
+        """
+        if self.features is None or self.is_marked:
+            return None
+        return Labelled.of(self.manifest, self.features, self.unit_of)
+
+    def unit_of(self, image_id: str) -> str:
+        """What an image belongs to and has one vote with: its group, else its duplicates, else itself."""
+        row = self.rows[image_id]
+        return row.group or row.cluster or image_id
 
     @cached_property
     def class_counts(self) -> dict[str, Counter[Split]]:

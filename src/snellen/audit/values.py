@@ -44,6 +44,7 @@ def outlying_values(subject: AuditSubject) -> Iterator[Finding]:
         yield Finding(
             code="outlying-values",
             severity="warning",
+            certainty="observed",
             message=f"{counted(len(odd), 'image has', 'images have')} a number for '{name}' far from all others, as "
             f"{odd[0]} with {amount(values[odd[0]])}; nine in ten lie between {amount(low)} and {amount(high)}.",
             advice="Look whether these are typing errors, other units, or codes for 'unknown' such as 999: a squared "
@@ -116,6 +117,7 @@ def _shortcut(name: str, code: str, words: str, rho: float) -> Finding:
     return Finding(
         code=f"shortcut-{code}",
         severity="info" if code == "brightness" else "warning",
+        certainty="observed",
         message=f"'{name}' goes with the {words} of the image (rank correlation {rho:.2f}).",
         advice="A model can learn this instead of what the picture shows, and fails on files from elsewhere. Make sure "
         "that the connection is real, or give all images the same source and processing.",

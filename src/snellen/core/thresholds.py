@@ -51,6 +51,7 @@ STATISTICAL = (
     "fine-tuning-hurts",
     "dropout-too-strong",
     "batches-in-a-bad-order",
+    "clipping-too-strong",
     "step-does-not-fit",
     "loss-unfit",
     "batch-norms-stand-still",

@@ -87,21 +87,26 @@ def _found(check: Check[Case], case: Case, skipped: list[str]) -> list[Finding]:
 
 # They speak of images, labels or numbers; how the network learns may be wrong beside them.
 _BESIDE = frozenset({"images-on-both-sides", "same-image-other-target", "metric-wrong", "batches-not-shuffled"})
+# What a fault does to the answers, whichever it is: told after the causes, and no reason not to look for them.
+_CONSEQUENCES = frozenset(
+    {"miscalibrated", "failing-slice", "threshold-unfit", "high-variance", "class-collapse", "loss-not-finite"}
+)
 
 
 def _explains_training(finding: Finding) -> bool:
-    return is_diagnosis(finding) and finding.code not in _BESIDE
+    return is_diagnosis(finding) and finding.code not in _BESIDE | _CONSEQUENCES
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
-    """Diagnoses before signs, what is serious first; what is certain before what experiments confirmed; else in the
-    order in which they were found. Of findings with the same code only the first stays."""
+    """Diagnoses before signs, causes before consequences, what is serious first; what is certain before what
+    experiments confirmed; else in the order in which they were found. Of one code only the first stays."""
     first = {finding.code: finding for finding in reversed(list(findings))}
     kept = list(first.values())[::-1]
 
-    def order(finding: Finding) -> tuple[bool, int, int]:
+    def order(finding: Finding) -> tuple[bool, bool, int, int]:
         return (
             not is_diagnosis(finding),
+            finding.code in _CONSEQUENCES,
             -SEVERITIES.index(finding.severity),
             -CERTAINTIES.index(finding.certainty),
         )

@@ -9,13 +9,14 @@ Before any of that two runs say where to look: the user's network in a usual tra
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from snellen.core.finding import Finding, Severity
 from snellen.core.thresholds import FLOORS, alpha
-from snellen.doctor.case import Case
+from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES, Change
+from snellen.doctor.clipping import clips_hard
 from snellen.doctor.learning import learn
 from snellen.doctor.safety import untouched
 from snellen.doctor.scores import Gain, Scores, gain, score_images
@@ -27,12 +28,13 @@ _TRIAGE_P = 0.05  # the only consequence is that forks are run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suspicion:
-    """A cause, and the changes of which each would cure it if it were the one."""
+    """A cause, and the changes of which each would cure it if it were the one. holds: what else must be so."""
 
     code: str
     changes: tuple[str, ...]
     message: str
     advice: str
+    holds: Callable[[Training], bool] = field(default=lambda training: True)
 
 
 SUSPICIONS = (
@@ -91,6 +93,13 @@ SUSPICIONS = (
         advice="Use larger batches, accumulate gradients, or replace batch norms by group norms.",
     ),
     Suspicion(
+        code="clipping-too-strong",
+        changes=("house step",),
+        message="Gradients are clipped to less than a tenth of their length in most steps",
+        advice="Clip at about the 90th percentile of the gradients' norms, or not at all.",
+        holds=clips_hard,
+    ),
+    Suspicion(
         code="step-does-not-fit",
         changes=("house step",),
         message="Something in the training step holds training up: clipping, scaling or the order of its calls",
@@ -121,8 +130,8 @@ SUSPICIONS = (
         advice="Train for twice as many epochs.",
     ),
 )
-# A longer training or a higher rate makes up for many faults: what is more particular goes before it when both help.
-_LESS_TELLING = ("stopped-too-early", "rate-too-low", "rate-too-high", "step-does-not-fit")
+# These make up for other faults as well, the last for most: what is more particular goes before them when both help.
+_LESS_TELLING = ("rate-too-high", "step-does-not-fit", "loss-unfit", "rate-too-low", "stopped-too-early")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +225,9 @@ def _best(forks: Forks) -> Finding | None:
 def _best_change(forks: Forks, suspicion: Suspicion) -> tuple[Change | None, Gain | None]:
     """Of the changes of one kind, in rising strength, for as long as more of it helps more."""
     best: tuple[Change | None, Gain | None] = (None, None)
+    training = forks.case.training
+    if training is None or training.build is None or not suspicion.holds(training.build(0)):
+        return best
     for name in suspicion.changes:
         found = forks.gain(CHANGES[name])
         if found is None:
@@ -232,9 +244,10 @@ def _most_telling_first(
     """By what they gain; those that make up for other faults only after those that come close to them."""
     most = max((each[0] for each in found), default=0.0)
 
-    def order(each: tuple[float, Suspicion, Change]) -> tuple[bool, bool, float]:
-        close = each[0] >= 0.8 * most
-        return (not close, each[1].code in _LESS_TELLING, -each[0])
+    def order(each: tuple[float, Suspicion, Change]) -> tuple[bool, int, float]:
+        code = each[1].code
+        is_close = each[0] >= 0.8 * most
+        return (not is_close, _LESS_TELLING.index(code) + 1 if code in _LESS_TELLING else 0, -each[0])
 
     return sorted(found, key=order)
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from snellen.core.errors import DivergenceError
 from snellen.core.seeds import keyed_seed
 from snellen.doctor.case import History, Training
+from snellen.doctor.clipping import gradient_norm
 from snellen.doctor.scores import score_images
 
 
@@ -78,7 +79,7 @@ def _step(training: Training, batch: Any, journal: _Journal) -> None:
     handle = None
     if optimizer is not None:
         journal.rates.append(float(optimizer.param_groups[0]["lr"]))
-        handle = optimizer.register_step_pre_hook(lambda *given: norms.append(_gradient_norm(training)))
+        handle = optimizer.register_step_pre_hook(lambda *given: norms.append(gradient_norm(training)))
     try:
         loss = training.take_step(batch)
     finally:
@@ -86,11 +87,6 @@ def _step(training: Training, batch: Any, journal: _Journal) -> None:
             handle.remove()
     journal.losses.append(loss)
     journal.norms.append(norms[0] if norms else math.nan)
-
-
-def _gradient_norm(training: Training) -> float:
-    squares = [each.grad.detach().square().sum() for each in training.model.parameters() if each.grad is not None]
-    return float(torch.stack(squares).sum().sqrt()) if squares else math.nan
 
 
 def advance(training: Training) -> None:
