@@ -9,13 +9,13 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
 from snellen.data import proposals
 from snellen.data.duplicates import Duplicate, clusters, find_duplicates
-from snellen.data.fingerprint import PARTS, describe, fingerprint
+from snellen.data.fingerprint import ORIENTATIONS, PARTS, describe, fingerprint, oriented, redescribed
 from snellen.data.registration import align, compare
 from snellen.data.scan import ImageFacts
 
@@ -82,6 +82,13 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "cropped to 90 %": lambda image: cropped(image, 0.9),
     "mirrored": ImageOps.mirror,
     "brighter": lambda image: image.point([min(255, int(value * 1.15)) for value in range(256)] * 3),
+    "a fifth brighter": lambda image: image.point([min(255, int(value * 1.2)) for value in range(256)] * 3),
+    "a fifth darker": lambda image: image.point([int(value * 0.8) for value in range(256)] * 3),
+    "upside down": ImageOps.flip,
+    "quarter turn": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+    "three quarter turns": lambda image: image.transpose(Image.Transpose.ROTATE_270),
+    "half turn": lambda image: image.transpose(Image.Transpose.ROTATE_180),
+    "cropped and turned": lambda image: cropped(image, 0.9).transpose(Image.Transpose.ROTATE_90),
     "cropped and mirrored": lambda image: ImageOps.mirror(cropped(image)),
     "halved and recompressed": lambda image: recompressed(halved(image)),
 }
@@ -115,6 +122,18 @@ def test_the_search_by_pivots_finds_what_the_full_search_finds(
     monkeypatch.setattr(proposals, "EXHAUSTIVE", 10)
     found = find_duplicates(facts)
     assert set(found) <= set(expected) and len(found) >= 0.9 * len(expected) > 0
+
+
+def test_crops_are_found_beside_many_closer_copies(scenes: list[Image.Image]) -> None:
+    # An export with offline augmentation: each image many times, most copies nearer to each other than the crop is.
+    facts = {}
+    for i, image in enumerate(scenes[:10]):
+        facts |= {f"{i} copy {quality}": facts_of(recompressed(image, quality)) for quality in range(40, 100, 4)}
+        facts |= {f"{i} crop": facts_of(cropped(image, 0.8))}
+    found = find_duplicates(facts)
+    assert all(pair.first.split()[0] == pair.second.split()[0] for pair in found)
+    joined = [members for members in clusters(facts, found) if any(name.endswith("crop") for name in members)]
+    assert len(joined) >= 9 and {len(members) for members in joined} == {16}
 
 
 # ---- exact duplicates
@@ -163,6 +182,28 @@ def test_same_shape_in_another_colour_is_no_duplicate() -> None:
     assert find_duplicates(facts) == []
 
 
+def test_shapes_on_a_plain_ground_may_be_turned_on_purpose() -> None:
+    # Where the direction is the label, an arrow to the left and one to the top are no copies.
+    arrow = Image.new("RGB", (96, 96), "white")
+    ImageDraw.Draw(arrow).polygon([(20, 44), (60, 44), (60, 30), (80, 50), (60, 70), (60, 56), (20, 56)], fill="black")
+    turns = [arrow, *(arrow.transpose(how) for how in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270))]
+    assert find_duplicates({f"{i}": facts_of(image) for i, image in enumerate(turns)}) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_symmetric_scenes_with_the_part_elsewhere_are_no_duplicates_in_any_orientation(seed: int) -> None:
+    # Symmetric on both axes and the same ground in every frame: orientation decides nothing, only where the part lies.
+    quarter = np.asarray(scene(100 + seed, 64, 64), np.float32)
+    ground = np.block([[[quarter], [quarter[:, ::-1]]], [[quarter[::-1]], [quarter[::-1, ::-1]]]])
+    rng = np.random.default_rng(seed)
+    facts = {}
+    for left, top in ((6 * i, 6 * j) for i in range(7) for j in range(i + 1)):
+        frame = Image.fromarray((ground + rng.normal(0, 4, ground.shape)).clip(0, 255).astype(np.uint8))
+        ImageDraw.Draw(frame).ellipse((left, top, left + 24, top + 24), fill=(20, 20, 20))
+        facts[f"{left} {top}"] = facts_of(frame)
+    assert find_duplicates(facts) == []
+
+
 def test_flat_pictures_of_different_shades_are_no_duplicates() -> None:
     assert find_duplicates({f"{v}": facts_of(Image.new("RGB", (64, 64), (v, v, v))) for v in range(0, 256, 8)}) == []
 
@@ -184,7 +225,7 @@ def digit_facts(pixels: npt.NDArray[np.float64]) -> ImageFacts:
 
 def test_different_handwritten_digits_of_8_x_8_pixels_are_no_duplicates() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
-    images = datasets.load_digits().images[:600]
+    images = datasets.load_digits().images[:400]
     facts = {f"{i}": digit_facts(image) for i, image in enumerate(images)}
     assert find_duplicates(facts) == []
     almost = images[7].copy()
@@ -223,18 +264,32 @@ def test_pairs_of_unknown_images_are_ignored() -> None:
 # ---- the parts
 
 
+@pytest.mark.parametrize("orientation", range(ORIENTATIONS))
 @pytest.mark.parametrize("part", [0, 1, 5, 13])
-def test_descriptor_of_the_mirror_image_needs_no_mirror_image(part: int) -> None:
+def test_descriptor_of_a_turned_image_needs_no_turned_image(part: int, orientation: int) -> None:
     grey = fingerprint(np.asarray(scene(3))).grey[None]
+    turned = oriented(grey, np.array([orientation]))
     where = PARTS[part]
-    opposite = next(
-        each
-        for each in PARTS
-        if each.top == where.top and each.side == where.side and each.left == pytest.approx(1 - where.side - where.left)
+    # The cells that the part covers, carried to where the orientation puts them.
+    marked = np.zeros((1, 64, 64), np.uint8)
+    rows, columns = (slice(round(at * 64), round((at + where.side) * 64)) for at in (where.top, where.left))
+    marked[:, rows, columns] = 1
+    moved = np.argwhere(oriented(marked, np.array([orientation]))[0]).min(axis=0) / 64
+    there = min(
+        (each for each in PARTS if each.side == where.side),
+        key=lambda each: abs(each.top - moved[0]) + abs(each.left - moved[1]),
     )
-    _, mirrored = describe(grey, where)
-    direct, _ = describe(np.ascontiguousarray(grey[:, :, ::-1]), opposite)
-    np.testing.assert_allclose(mirrored, direct, atol=1e-4)
+    expected = describe(turned, there)
+    np.testing.assert_allclose(redescribed(describe(grey, where), orientation), expected, atol=1e-4)
+
+
+def test_orientations_are_the_eight_of_a_square() -> None:
+    picture = np.arange(64 * 64, dtype=np.uint8).reshape(1, 64, 64)
+    turned = [oriented(picture, np.array([code]))[0] for code in range(ORIENTATIONS)]
+    quarters = [np.rot90(picture[0], k) for k in range(4)]
+    expected = [*quarters, *(each[:, ::-1] for each in quarters)]
+    assert {each.tobytes() for each in turned} == {np.ascontiguousarray(each).tobytes() for each in expected}
+    assert np.array_equal(turned[1], picture[0][:, ::-1]) and np.array_equal(turned[3], np.rot90(picture[0], 2))
 
 
 def test_fingerprint_of_a_resized_image_is_nearly_the_same() -> None:
@@ -244,6 +299,7 @@ def test_fingerprint_of_a_resized_image_is_nearly_the_same() -> None:
     assert (one.grey.shape, one.grey.dtype, one.colour.shape) == ((64, 64), np.uint8, (16, 16, 3))
 
 
+@settings(max_examples=40)
 @given(st.floats(0.85, 1.0), st.floats(0, 1), st.floats(0, 1))
 def test_registration_finds_a_known_crop(side: float, right: float, down: float) -> None:
     large = np.asarray(scene(4, 256, 256).convert("L"))

@@ -1,17 +1,18 @@
-"""Exact and near-duplicates: the same picture, possibly resized, recompressed, cropped, mirrored or a little brighter.
+"""Exact and near-duplicates: the same picture, possibly resized, recompressed, cropped, mirrored, turned or brighter.
 
 Descriptors propose pairs (proposals.py), a registration confirms them (registration.py). What counts as the same:
 
 * exact: the decoded pixels are equal, whatever the files' bytes say.
-* near: after the best scale and shift the two agree everywhere, not only on the whole: correlation at least 0.975 and
-  no block of 1/64 of the picture off by more than 24 grey levels. A crop must keep about 70 % of the area.
+* near: in one of the eight orientations of a square, after the best scale and shift, the two agree everywhere, not only
+  on the whole: correlation at least 0.975 and no block of 1/64 of the picture off by more than 24 grey levels. A crop
+  must keep about 70 % of the area.
 * The more alike the images of a data set are anyway (a fixed camera, parts on a belt), the closer a pair has to be.
 * Pictures that are flat for the most part (a shape on a plain ground) have nothing that fixes scale and shift, so they
-  must agree as they are, and more closely.
+  must agree as they are or mirrored, and more closely. Turned they may be another class: an arrow, a digit.
 * Images with a side below 32 pixels must be of one size and equal to within 2 grey levels on average: of two 8 x 8
   digits by two writers, many are closer than a photograph and its crop.
 
-Left out on purpose: rotated copies, copies with other colours, grey copies of colour images.
+Left out on purpose: copies turned by other angles than quarters, with other colours, grey copies of colour images.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from snellen.data.fingerprint import PARTS, SIDE, Floats, Pixels, stack
+from snellen.data.fingerprint import PARTS, SIDE, Floats, Pixels, oriented, stack
 from snellen.data.proposals import Proposals, propose
 from snellen.data.registration import Agreement, align, compare, largest_difference
 
@@ -36,10 +37,11 @@ TINY = 32  # pixels, the shorter side
 MIN_CORRELATION = 0.975
 MAX_DIFFERENCE = 24.0  # grey levels, root mean square of the worst block
 # Coarse to fine: side, blur and steps of the registration, and the correlation without which a pair is given up.
-_LEVELS = ((16, 1.0, 5, 0.8), (32, 0.8, 4, 0.93), (SIDE, 0.7, 4, MIN_CORRELATION))
+_LEVELS = ((16, 1.0, 5, 0.8), (32, 0.8, 3, 0.93), (SIDE, 0.7, 1, MIN_CORRELATION))
 _PLACES = np.array([[part.side, part.left, part.side, part.top] for part in PARTS], np.float32)
 MAX_TINT = 36.0  # levels of red or blue less luma
-_BATCH = 256  # pairs registered at once: about 60 MB
+_MIRRORED = 1  # the orientation
+_BATCH = 64  # pairs registered at once: about 15 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,36 +130,34 @@ def _confirmed(
     rows = np.arange(len(proposals), dtype=np.int64)[batch]
     placement = _PLACES[proposals.part[rows]]
     for side, blur, steps, hopeful in _LEVELS:
-        first = _reduced(_facing(grey[proposals.first[rows]], proposals.mirrored[rows]), side)
+        first = _reduced(oriented(grey[proposals.first[rows]], proposals.orientation[rows]), side)
         second = _reduced(grey[proposals.second[rows]], side)
         placement = align(first, second, placement, blur=blur, steps=steps)
         agreement = compare(first, second, placement)
-        kept = agreement.correlation > hopeful if side < SIDE else _same_picture(agreement, placement, needed)
+        if side < SIDE:
+            kept = agreement.correlation > hopeful
+        else:
+            kept = _same_picture(agreement, placement, proposals.orientation[rows], needed)
         rows, placement, correlation = rows[kept], placement[kept], agreement.correlation[kept]
-    first_colour = _facing(colour[proposals.first[rows]], proposals.mirrored[rows])
+    first_colour = oriented(colour[proposals.first[rows]], proposals.orientation[rows])
     same = _same_colours(first_colour, colour[proposals.second[rows]], placement)
     return rows[same], correlation[same]
 
 
-def _facing(pictures: Pixels, mirrored: Mask) -> Pixels:
-    """Pictures [n, s, s] or [n, s, s, 3], those that are ``mirrored`` turned left to right."""
-    turned = pictures.copy()
-    turned[mirrored] = pictures[mirrored][:, :, ::-1]
-    return turned
-
-
 def _reduced(pictures: Pixels, side: int) -> Floats:
     """Averages over blocks: uint8 [n, 64, 64] -> float32 [n, side, side]."""
-    step = SIDE // side
-    reduced: Floats = pictures.reshape(-1, side, step, side, step).mean(axis=(2, 4), dtype=np.float32)
+    reduced: Floats = pictures.astype(np.float32)
+    while reduced.shape[1] > side:
+        reduced = reduced[:, ::2] + reduced[:, 1::2]
+        reduced = (reduced[:, :, ::2] + reduced[:, :, 1::2]) * np.float32(0.25)
     return reduced
 
 
-def _same_picture(agreement: Agreement, placement: Floats, needed: float) -> Mask:
+def _same_picture(agreement: Agreement, placement: Floats, orientation: npt.NDArray[np.int64], needed: float) -> Mask:
     close = (agreement.correlation >= needed) & (agreement.worst <= MAX_DIFFERENCE)
     close &= (agreement.contrast >= 6.0) & (agreement.overlap >= 0.7) & (agreement.area >= 0.6)
     close &= (agreement.gain >= 0.65) & (agreement.gain <= 1.55) & (np.abs(agreement.shift) <= 45.0)
-    unmoved = (np.abs(placement - np.array([1.0, 0.0, 1.0, 0.0])) < 0.01).all(axis=1)
+    unmoved = (np.abs(placement - np.array([1.0, 0.0, 1.0, 0.0])) < 0.01).all(axis=1) & (orientation <= _MIRRORED)
     fixed = unmoved & (agreement.correlation >= max(needed, 0.995)) & (agreement.worst <= MAX_DIFFERENCE / 3)
     return np.asarray(close & ((agreement.texture >= 0.5) | fixed))
 
@@ -206,7 +206,7 @@ def _tiny_duplicates(ids: Sequence[str], facts: Mapping[str, ImageFacts]) -> lis
         return []
     grey, colour = stack([facts[image_id].fingerprint for image_id in ids])
     sizes = np.array([(facts[image_id].width, facts[image_id].height) for image_id in ids])
-    proposals = propose(grey, threshold=0.99, wholes_only=True)
+    proposals = propose(grey, threshold=0.99, as_they_are=True)
     first, second = proposals.first, proposals.second
     if not len(first):
         return []

@@ -1,7 +1,7 @@
 """A small picture of an image: enough to propose duplicates and to confirm them, in 4.9 kB.
 
 The fingerprint is the image squashed to 64 x 64 grey pixels and 16 x 16 coloured ones. Everything that the search for
-duplicates needs (descriptors of the whole, of its mirror image, of its parts) is a linear map of it.
+duplicates needs (descriptors of the whole, mirrored or turned, and of its parts) is a linear map of it.
 """
 
 from __future__ import annotations
@@ -69,8 +69,31 @@ def fingerprint(image: Pixels) -> Fingerprint:
     return Fingerprint(grey=np.array(small.convert("L")), colour=np.array(colour))
 
 
-def describe(grey: Pixels, part: Part) -> tuple[Floats, Floats]:
-    """Descriptors of one part of every image, and of the part's mirror image: float32 [n, 53] each, unit length.
+ORIENTATIONS = 8
+"""An orientation of a square is three bits: 1 mirrored left to right, 2 top to bottom, 4 transposed before that.
+
+0 leaves it as it is, 3 is half a turn, 5 and 6 are quarter turns.
+"""
+
+
+def oriented(pictures: Pixels, orientations: npt.NDArray[np.int64]) -> Pixels:
+    """Pictures [n, s, s] or [n, s, s, 3], each in its orientation of the n that are given."""
+    turned = pictures.copy()
+    for orientation in range(1, ORIENTATIONS):
+        rows = np.flatnonzero(orientations == orientation)
+        some = pictures[rows]
+        if orientation & 4:
+            some = some.swapaxes(1, 2)
+        if orientation & 2:
+            some = some[:, ::-1]
+        if orientation & 1:
+            some = some[:, :, ::-1]
+        turned[rows] = some
+    return turned
+
+
+def describe(grey: Pixels, part: Part) -> Floats:
+    """Descriptors of one part of every image: float32 [n, 53], unit length.
 
     A descriptor is the low-frequency cosine transform of the part at 16 x 16, without the mean, each coefficient
     multiplied by its frequency: natural images have a 1/f spectrum (Field 1987), and without this the few lowest
@@ -82,9 +105,23 @@ def describe(grey: Pixels, part: Part) -> tuple[Floats, Floats]:
     down, across = _cosines(part.top, part.side), _cosines(part.left, part.side)
     weights, kept = _spectrum()
     spectrum = (down @ grey.astype(np.float32) @ across.T) * weights
-    # Mirroring an image changes the sign of its odd horizontal frequencies, and nothing else.
-    mirrored = spectrum * ((-1.0) ** np.arange(_FREQUENCIES, dtype=np.float32))
-    return _unit(spectrum[:, kept]), _unit(mirrored[:, kept])
+    return _unit(spectrum[:, kept])
+
+
+def redescribed(descriptors: Floats, orientation: int) -> Floats:
+    """The descriptors, float32 [n, 53], that the same parts have in an orientation.
+
+    Mirroring changes the sign of a picture's odd frequencies along one axis, and nothing else; swapping rows and
+    columns swaps the frequencies.
+    """
+    _, kept = _spectrum()
+    places = np.zeros(kept.shape, np.int64)
+    places[kept] = np.arange(kept.sum())
+    order = (places.T if orientation & 4 else places)[kept]
+    odd = np.arange(_FREQUENCIES) % 2
+    flips = (orientation & 1) * odd[None, :] + (orientation >> 1 & 1) * odd[:, None]
+    signs = np.where(flips % 2, -1.0, 1.0).astype(np.float32)[kept]
+    return np.asarray(descriptors[:, order] * signs)
 
 
 def _unit(rows: Floats) -> Floats:

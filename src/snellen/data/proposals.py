@@ -1,8 +1,8 @@
 """Which pairs of images are worth comparing: those whose descriptors, of the whole or of a part, point the same way.
 
-Up to 10,000 images every whole meets every part of every other image (matrix products in blocks). Above that each
-descriptor is filed under the nearest of a few hundred pivots and meets only those filed with it, which finds nearly the
-same pairs in a fraction of the time.
+Up to 10,000 images every whole, in each of its eight orientations, meets every part of every other image (matrix
+products in blocks). Above that each descriptor is filed under the nearest of a few hundred pivots and meets only those
+filed with it, which finds nearly the same pairs in a fraction of the time.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from snellen.data.fingerprint import PARTS, Floats, Pixels, describe
+from snellen.data.fingerprint import ORIENTATIONS, PARTS, Floats, Pixels, describe, redescribed
 
 Indices = npt.NDArray[np.int64]
 
 EXHAUSTIVE = 10_000  # images
-PER_IMAGE = 10  # proposals that an image may make and receive, best first
+PER_IMAGE = 10  # an image's best proposals that are kept, whatever the other image has
+_TURNED = 0.05  # how much better than as they are two images must look turned: symmetric scenes look alike in any way
 _BLOCK = 2**21  # scores held at once: 8 MB
 _PROBES = 8
 _KEEP = 2**20  # found pairs held before the weak ones are dropped
@@ -26,7 +27,7 @@ _KEEP = 2**20  # found pairs held before the weak ones are dropped
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Proposals:
-    """n pairs: the whole of ``first``, mirrored or not, looks like part ``PARTS[part]`` of ``second``.
+    """n pairs: the whole of ``first`` in an orientation looks like part ``PARTS[part]`` of ``second``.
 
     Every field has shape [n]; best first, no pair of images twice.
     """
@@ -34,54 +35,52 @@ class Proposals:
     first: Indices
     second: Indices
     part: Indices
-    mirrored: npt.NDArray[np.bool_]
+    orientation: Indices
     score: Floats
 
     def __len__(self) -> int:
         return len(self.first)
 
 
-def propose(grey: Pixels, *, threshold: float = 0.78, limit: int | None = None, wholes_only: bool = False) -> Proposals:
+def propose(grey: Pixels, *, threshold: float = 0.78, as_they_are: bool = False) -> Proposals:
     """Pairs among small pictures, uint8 [n, 64, 64], whose descriptors have a dot product above ``threshold``.
 
-    limit        most pairs returned, the best kept; 5,000 or n, whichever is more, when None
-    wholes_only  compare only wholes with wholes, unmirrored
+    as_they_are  compare only wholes with wholes, and in no other orientation
     """
-    whole, mirrored = describe(grey, PARTS[0])
-    queries = [(whole, False)] if wholes_only else [(whole, False), (mirrored, True)]
-    parts = PARTS[:1] if wholes_only else PARTS
+    whole = describe(grey, PARTS[0])
+    queries = [redescribed(whole, orientation) for orientation in range(1 if as_they_are else ORIENTATIONS)]
+    parts = PARTS[:1] if as_they_are else PARTS
     pivots = _pivots(whole)
-    filed = [_nearest(query, pivots, _PROBES) for query, _ in queries]
-    chunks: list[Floats] = []  # rows of first, second, part, mirrored, score; float32 holds integers to 16 million
+    filed = [_nearest(query, pivots, _PROBES) for query in queries]
+    chunks: list[Floats] = []  # rows of first, second, part, orientation, score; float32 holds integers to 16 million
     for number, part in enumerate(parts):
-        base = whole if number == 0 else describe(grey, part)[0]
+        base = whole if number == 0 else describe(grey, part)
         shelf = _nearest(base, pivots, 1)[:, 0]
-        for (query, is_mirrored), cells in zip(queries, filed, strict=True):
+        for orientation, (query, cells) in enumerate(zip(queries, filed, strict=True)):
             for first, second, score in _matches(query, base, cells, shelf, threshold):
-                kind = np.broadcast_to(np.array([number, is_mirrored], np.float32), (len(first), 2))
-                chunks.append(np.column_stack([first, second, kind, score]))
+                kind = np.broadcast_to(np.array([number, orientation], np.float32), (len(first), 2))
+                chunks.append(np.column_stack([first, second, kind, score - _TURNED * (orientation > 0)]))
                 if sum(map(len, chunks)) > _KEEP:
                     chunks = [_best(np.concatenate(chunks))]
     found = _best(np.concatenate([np.zeros((0, 5), np.float32), *chunks]))
-    found = found[: max(5_000, len(grey)) if limit is None else limit]
     return Proposals(
         first=found[:, 0].astype(np.int64),
         second=found[:, 1].astype(np.int64),
         part=found[:, 2].astype(np.int64),
-        mirrored=found[:, 3] > 0,
+        orientation=found[:, 3].astype(np.int64),
         score=found[:, 4],
     )
 
 
 def _best(found: Floats) -> Floats:
-    """Rows sorted by falling score, each pair of images once, at most PER_IMAGE of one image as first or second."""
+    """Rows sorted by falling score, each pair of images once, those among the PER_IMAGE best of either image."""
     low, high = np.minimum(found[:, 0], found[:, 1]), np.maximum(found[:, 0], found[:, 1])
     found = found[np.lexsort((high, low, -found[:, 4]))]
-    low, high = np.minimum(found[:, 0], found[:, 1]), np.maximum(found[:, 0], found[:, 1])
-    _, firsts = np.unique(low.astype(np.int64) * 2**32 + high.astype(np.int64), return_index=True)
+    ends = np.sort(found[:, :2], axis=1)
+    _, firsts = np.unique(ends[:, 0].astype(np.int64) * 2**32 + ends[:, 1].astype(np.int64), return_index=True)
     firsts = np.sort(firsts)
-    found, low, high = found[firsts], low[firsts], high[firsts]
-    return np.asarray(found[(_rank(low) < PER_IMAGE) & (_rank(high) < PER_IMAGE)])
+    ranks = _rank(ends[firsts].ravel()).reshape(-1, 2)
+    return np.asarray(found[firsts[ranks.min(axis=1) < PER_IMAGE]])
 
 
 def _rank(keys: Floats) -> Indices:

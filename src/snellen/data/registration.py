@@ -111,9 +111,8 @@ def largest_difference(first: Floats, second: Floats, placement: Floats) -> Floa
 
 def _in_blocks(values: Floats) -> Floats:
     """Sums over 8 x 8 blocks: [n, s, s] -> [n, 8, 8]."""
-    pairs, side = values.shape[:2]
-    size = side // _BLOCKS
-    return np.asarray(values.reshape(pairs, _BLOCKS, size, _BLOCKS, size).sum(axis=(2, 4)))
+    rows = np.repeat(np.eye(_BLOCKS, dtype=np.float32), values.shape[1] // _BLOCKS, axis=1)
+    return np.asarray(rows @ values @ rows.T)  # products: summing over pieces of axes takes several times as long
 
 
 def _warp(pictures: Floats, placement: Floats) -> tuple[Floats, Floats]:
@@ -136,12 +135,14 @@ def _interpolation(places: Floats, side: int) -> Floats:
 
 def _normalised(pictures: Floats, inside: Floats) -> tuple[Floats, Floats, Floats]:
     """Zero mean and unit variance where ``inside`` is 1, zero elsewhere; and the mean and standard deviation, [n]."""
-    count = np.maximum(inside.sum(axis=(1, 2), keepdims=True), 1.0)
-    mean = (pictures * inside).sum(axis=(1, 2), keepdims=True) / count
-    centred = (pictures - mean) * inside
-    spread = np.sqrt((centred * centred).sum(axis=(1, 2), keepdims=True) / count)
+    shape = (len(pictures), pictures.shape[1] * pictures.shape[2])  # -1 would have no answer for no pictures
+    flat, known = pictures.reshape(shape), inside.reshape(shape)
+    count = np.maximum(known.sum(axis=1, keepdims=True), 1.0)
+    mean = (flat * known).sum(axis=1, keepdims=True) / count
+    centred = (flat - mean) * known
+    spread = np.sqrt((centred * centred).sum(axis=1, keepdims=True) / count)
     spread = np.maximum(spread, 1e-3)
-    return centred / spread, mean[:, 0, 0], spread[:, 0, 0]
+    return (centred / spread).reshape(pictures.shape), mean[:, 0], spread[:, 0]
 
 
 @cache
@@ -159,4 +160,5 @@ def _blur(side: int, spread: float) -> Floats:
     """A Gaussian blur along one axis as a matrix [s, s] whose rows sum to 1."""
     places = np.arange(side)
     kernel = np.exp(-((places[:, None] - places[None, :]) ** 2) / (2 * spread * spread))
+    kernel[kernel < 1e-6] = 0.0  # such tails are denormal in float32, and products with them many times slower
     return np.asarray(kernel / kernel.sum(axis=1, keepdims=True), dtype=np.float32)

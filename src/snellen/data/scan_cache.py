@@ -25,7 +25,7 @@ from snellen.data.duplicates import Duplicate
 from snellen.data.fingerprint import Fingerprint, stack
 from snellen.data.scan import ImageFacts
 
-_CONDITIONS = f"1 {version('snellen')} {PIL.__version__} {np.__version__}"  # of what is kept, and of what made it
+_CONDITIONS = f"2 {version('snellen')} {PIL.__version__} {np.__version__}"  # of what is kept, and of what made it
 _MOST_IMAGES = 100_000  # 5 kB each
 _COLUMNS = [each.name for each in fields(ImageFacts) if each.name != "fingerprint"]
 
