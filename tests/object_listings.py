@@ -72,7 +72,8 @@ def plainly(objects: Sequence[Annotation] | None, *, digits: int = 3, **fields: 
     """Objects with rounded coordinates, and with ``fields`` set as given: for formats that keep no more than that."""
 
     def rounded(numbers: Sequence[float]) -> tuple[float, ...]:
-        return tuple(round(number, digits) + 0.0 for number in numbers)
+        # Sixteenths, which examples like, lie half-way between thousandths: written and read they may round either way.
+        return tuple(round(number + 0.000137, digits) + 0.0 for number in numbers)
 
     return [
         replace(

@@ -176,7 +176,7 @@ def one_bit(plan: Plan, share: float) -> Plan:
 
     def rounded(outputs: Tensor, training: bool) -> Tensor:
         number = round(share * outputs.shape[1])
-        hard = (outputs > outputs.mean()).to(outputs.dtype)
+        hard = (outputs > outputs.mean(tuple(range(1, outputs.dim())), keepdim=True)).to(outputs.dtype)
         kept = torch.arange(outputs.shape[1]) >= number
         return torch.where(kept.view(1, -1, *[1] * (outputs.dim() - 2)), outputs, outputs + (hard - outputs).detach())
 

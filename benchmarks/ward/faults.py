@@ -250,7 +250,7 @@ _STEPS = (
     _fault(
         "schedule-short",
         "O03",
-        "schedule-length",
+        "schedule-length schedule-unfit",
         _set("schedule_steps"),
         (0.4, 0.2, 0.08),
         hosts=(("digits", "gn-adamw-onecycle"), ("shapes", "gn-adamw-onecycle")),
@@ -299,12 +299,12 @@ _STEPS = (
 )
 
 _WITHHELD = tuple(
-    _fault(name, "?", "unknown-cause", inject, levels, withheld=True)
-    for name, inject, levels in (
-        ("gradient-noise", steps.noisy_gradients, (0.3, 1.0, 3.0)),
-        ("layers-forgotten", steps.forget, (30, 15, 6)),
-        ("one-bit-features", models.one_bit, (0.5, 0.9, 1.0)),
-        ("targets-of-the-step-before", steps.late_targets, (0.6, 0.85, 1.0)),
+    _fault(name, "?", codes, inject, levels, withheld=True)
+    for name, codes, inject, levels in (  # "something in the step, and not what" is right where it lies in the step
+        ("gradient-noise", "unknown-cause step-does-not-fit", steps.noisy_gradients, (0.3, 1.0, 3.0)),
+        ("layers-forgotten", "unknown-cause step-does-not-fit", steps.forget, (30, 15, 6)),
+        ("one-bit-features", "unknown-cause", models.one_bit, (0.5, 0.9, 1.0)),
+        ("targets-of-the-step-before", "unknown-cause step-does-not-fit", steps.late_targets, (0.6, 0.85, 1.0)),
     )
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,10 @@ def _score(training: Training, outputs: Tensor | None, targets: Tensor) -> float
 
 
 def _tick(training: Training) -> None:
-    try:
+    with suppress(
+        ValueError
+    ):  # OneCycleLR refuses to go on after its last step: a user's loop then leaves the rate alone
         training.scheduler.step()
-    except ValueError:  # OneCycleLR refuses to go on after its last step: a user's loop then leaves the rate alone
-        training.scheduler = None
 
 
 @torch.no_grad()

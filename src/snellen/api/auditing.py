@@ -39,7 +39,7 @@ def audit(
     cache = cache_of(config)
     name, listing = read_listing(config, cache, console)
     known = survey(name, listing, config, console=console, workers=max(2, available_cores()), cache=cache)
-    findings, summary = audited(known, None if quick else _features(known, config, cache, console))
+    findings, summary = audited(known, None if quick else features_of(known, config, cache, console))
     tell(console, known, findings)
     run = RunFolder.create(Path(out) if out else fresh_folder(f"{name}-audit"))
     with removed_on_failure(run):
@@ -54,7 +54,8 @@ def audit(
     return Audit(run.path, findings, summary)
 
 
-def _features(known: Survey, config: Config, cache: Path, console: Console) -> Mapping[str, Any]:
+def features_of(known: Survey, config: Config, cache: Path, console: Console) -> Mapping[str, Any]:
+    """What a frozen network sees in the images, by id; kept in ``cache``."""
     from snellen.train.embedding import embed
 
     embedding = embed(known, config, cache, console)

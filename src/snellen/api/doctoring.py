@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen.api.auditing import audited, features_of
 from snellen.api.places import cache_of, check_place, fresh_folder
 from snellen.api.results import Diagnosis
 from snellen.core.config import Config
@@ -125,28 +126,31 @@ def _of_run(run: RunFolder, visit: _Visit) -> Diagnosis:
     from snellen.doctor.examine import examine, ranked
 
     console = visit.console
-    case = _case(run, visit)
+    case, of_the_data = _looked_at(run, visit)
     with console.progress("Examining", 1) as advance:
         found = examine(case, confirm=visit.confirm, seconds=visit.seconds, advance=advance)
-    findings = ranked([*run.findings, *found.findings])
+    findings = ranked([*of_the_data, *found.findings])
     _tell(console, found, findings)
     trial = _treated(run, findings, visit) if visit.treat else None
     return _written(str(run.path), found, trial, visit, findings=findings)
 
 
-def _case(run: RunFolder, visit: _Visit) -> Case:
+def _looked_at(run: RunFolder, visit: _Visit) -> tuple[Case, list[Finding]]:
+    """The case, and what is known of the data: from the folder; to confirm, from the images and the network as well."""
     from snellen.doctor.of_run import case_of_folder, case_of_session
 
     if not visit.confirm:
-        return case_of_folder(run)
+        return case_of_folder(run), run.findings
     prepare_process()
     from snellen.train.reading import as_planned, read_data
     from snellen.train.start import reopen
 
     config = run.config if visit.device == "auto" else run.config.model_copy(update={"device": visit.device})
-    cache = cache_of(config)
-    data = read_data(as_planned(config, run.plan), cache, visit.console)
-    return case_of_session(reopen(run, config, data, cache, visit.console), visit.console)
+    cache, console = cache_of(config), visit.console
+    data = read_data(as_planned(config, run.plan), cache, console)
+    session = reopen(run, config, data, cache, console)
+    of_the_data, _ = audited(data.survey, features_of(data.survey, config, cache, console))
+    return case_of_session(session, console), of_the_data
 
 
 def _treated(run: RunFolder, findings: Sequence[Finding], visit: _Visit) -> Trial | None:

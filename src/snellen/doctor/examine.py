@@ -86,11 +86,11 @@ def _found(check: Check[Case], case: Case, skipped: list[str]) -> list[Finding]:
 
 
 # They speak of images, labels or numbers; how the network learns may be wrong beside them.
-_BESIDE = frozenset({"images-on-both-sides", "same-image-other-target", "metric-wrong", "batches-not-shuffled"})
-# What a fault does to the answers, whichever it is: told after the causes, and no reason not to look for them.
-_CONSEQUENCES = frozenset(
-    {"miscalibrated", "failing-slice", "threshold-unfit", "high-variance", "class-collapse", "loss-not-finite"}
+_BESIDE = frozenset(
+    {"images-on-both-sides", "same-image-other-target", "metric-wrong", "batches-not-shuffled", "loss-not-finite"}
 )
+# What a fault does to the answers, whichever it is: told after the causes, and no reason not to look for them.
+_CONSEQUENCES = frozenset({"miscalibrated", "failing-slice", "threshold-unfit", "high-variance", "class-collapse"})
 
 
 def _explains_training(finding: Finding) -> bool:

@@ -17,6 +17,7 @@ from snellen.core.thresholds import FLOORS, alpha
 from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES, Change
 from snellen.doctor.clipping import clips_hard
+from snellen.doctor.house import takes_longer
 from snellen.doctor.learning import learn
 from snellen.doctor.safety import untouched
 from snellen.doctor.scores import Gain, Scores, gain, score_images
@@ -130,8 +131,16 @@ SUSPICIONS = (
         advice="Train for twice as many epochs.",
     ),
 )
-# These make up for other faults as well, the last for most: what is more particular goes before them when both help.
-_LESS_TELLING = ("rate-too-high", "step-does-not-fit", "loss-unfit", "rate-too-low", "stopped-too-early")
+# These make up for other faults as well: what is more particular goes before them when both help. Augmentation comes
+# last, as it slows learning: where another rate or more time does as much, it is not at fault.
+_LESS_TELLING = (
+    "rate-too-high",
+    "step-does-not-fit",
+    "loss-unfit",
+    "rate-too-low",
+    "stopped-too-early",
+    "augmentation-hurts",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +202,8 @@ def explained_by_forks(case: Case, deadline: float) -> Iterator[Finding]:
     best = _best(forks)
     if best is not None:
         yield best
+        return
+    if case.training is None or takes_longer(case.training):
         return
     for change, code, words in (
         (_USUAL, "unknown-cause", "with usual settings the same network"),

@@ -53,10 +53,22 @@ def usual(training: Training) -> Training:
     return _with_one_cycle(training)
 
 
+def takes_longer(training: Training) -> bool:
+    """Whether the usual training takes more epochs than this one, which is very short: it is then no fair rival."""
+    return _usual_epochs(training) > training.epochs
+
+
+def _usual_epochs(training: Training) -> int:
+    return max(training.epochs, -(-_FEWEST_STEPS // _num_batches(training)))
+
+
+def _num_batches(training: Training) -> int:
+    return max(1, sum(1 for _ in training.train))
+
+
 def _with_one_cycle(training: Training) -> Training:
     optimizer = torch.optim.AdamW(training.model.parameters(), lr=_RATE, weight_decay=_DECAY)
-    batches = max(1, sum(1 for _ in training.train))
-    epochs = max(training.epochs, -(-_FEWEST_STEPS // batches))
+    batches, epochs = _num_batches(training), _usual_epochs(training)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=_RATE, total_steps=max(2, epochs * batches), pct_start=_WARM_UP
     )

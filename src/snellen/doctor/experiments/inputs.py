@@ -54,7 +54,7 @@ def inputs_differ(case: Case) -> Iterator[Finding]:
     seen = measurements(case, "classification", "multilabel", "segmentation", "regression")
     if seen is None:
         return
-    val, own = seen.side("val"), seen.side("plain") or seen.side("train")
+    val, own = seen.side("val"), _training_side(seen)
     if val is None or own is None or val.means.shape[1] != own.means.shape[1] or not _is_worse(val, own):
         return
     question = seen.training.question
@@ -72,6 +72,13 @@ def inputs_differ(case: Case) -> Iterator[Finding]:
     if straight is not None and straight.scores.mean >= half and _statistics_differ(val, own):
         if is_shown(straight.gain, question, "inputs-differ"):
             yield _inputs_differ(question, val, own, straight)
+
+
+def _training_side(seen: Measurements) -> Seen | None:
+    """Training images as the model answers them best: where they are prepared otherwise for validation, that is as it
+    got them in training, augmentation and all."""
+    sides = [each for each in (seen.side("plain"), seen.side("train")) if each is not None]
+    return max(sides, key=lambda side: side.scores.mean, default=None)
 
 
 def _is_worse(val: Seen, own: Seen) -> bool:

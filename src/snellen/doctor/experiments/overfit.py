@@ -24,6 +24,7 @@ from snellen.doctor.experiments.measure import (
     measurements,
 )
 from snellen.doctor.experiments.reference import answers_of_reference, featured
+from snellen.doctor.loaders import Affine, statistics
 from snellen.doctor.safety import untouched
 from snellen.doctor.scores import Scores
 
@@ -37,17 +38,21 @@ _LEAST_LEAD = 0.05  # of accuracy, of the reference over the network
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """A way of learning the images: the user's own step, or AdamW at a rate, perhaps from other weights."""
+    """A way of learning the images: the user's own step, or AdamW at a rate, perhaps from other weights or of images
+    that are standardised."""
 
     says: str
     rate: float = 0.0  # 0: the user's own step
     anew: bool = False
+    standardised: bool = False
 
 
 _WAYS = (
     _Way(says="its own step"),
     *(_Way(says=f"AdamW at {rate:g}", rate=rate) for rate in _RATES),
     *(_Way(says=f"new weights and AdamW at {rate:g}", rate=rate, anew=True) for rate in _RATES[:2]),
+    _Way(says=f"standardised images and AdamW at {_RATES[0]:g}", rate=_RATES[0], standardised=True),
+    _Way(says=f"all of these and AdamW at {_RATES[1]:g}", rate=_RATES[1], anew=True, standardised=True),
 )
 
 
@@ -55,8 +60,9 @@ def cannot_overfit(case: Case) -> Iterator[Finding]:
     """The network at its beginning is given the same 64 plain training images 150 times.
 
     Asked only of a model that learnt little in its training. Where its own step fails, AdamW is tried at three rates
-    without dropout, then with weights drawn anew: what succeeds says where to look. Where nothing does, and a reference
-    that has learnt the training images is right for significantly more validation images, the network itself is unfit.
+    without dropout, then with weights drawn anew, then of standardised images: what succeeds says where to look. Where
+    nothing does, and a reference that has learnt the training images is right for significantly more validation images,
+    the network itself is unfit.
     Karpathy, A Recipe for Training Neural Networks, 2019.
     """
     seen = measurements(case, *_ENOUGH)
@@ -86,7 +92,7 @@ def _observed(learnt: dict[str, float], way: _Way | None) -> Finding:
     if way is None:
         where = "the network, its loss or the images themselves"
     else:
-        where = "the weights that it begins with" if way.anew else "the optimizer, its rate and the step"
+        where = _where(way)
     return Finding(
         code="cannot-overfit",
         severity="warning" if way is None else "info",
@@ -96,6 +102,12 @@ def _observed(learnt: dict[str, float], way: _Way | None) -> Finding:
         evidence={"learnt": learnt},
         certainty="observed",
     )
+
+
+def _where(way: _Way) -> str:
+    if way.standardised:
+        return "the scale of the inputs"
+    return "the weights that it begins with" if way.anew else "the optimizer, its rate and the step"
 
 
 def _network_unfit(case: Case, seen: Measurements, learnt: dict[str, float]) -> Iterator[Finding]:
@@ -126,6 +138,7 @@ def _share_learnt(seen: Measurements, way: _Way, images: Batch) -> float | None:
     assert build is not None
     with untouched(seen.training):
         fresh = build(seen.seed)
+        images = _standardised(images) if way.standardised else images
         torch.manual_seed(keyed_seed("overfit", seen.seed))
         step: Callable[[Batch], Any] = _house_step(fresh, way) if way.rate else fresh.take_step
         begun, best = time.thread_time(), -math.inf
@@ -138,6 +151,11 @@ def _share_learnt(seen: Measurements, way: _Way, images: Batch) -> float | None:
             if time.thread_time() - begun > _SECONDS:
                 return None
         return best
+
+
+def _standardised(images: Batch) -> Batch:
+    mean, std = statistics([images])
+    return Affine(scale=1 / std, offset=-mean / std)(images[0]), images[1]
 
 
 def _house_step(fresh: Training, way: _Way) -> Callable[[Batch], None]:
