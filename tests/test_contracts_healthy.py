@@ -31,8 +31,11 @@ def alarms(training: Training, seed: int = 0) -> list[Finding]:
     return [f for f in run_checks(CONTRACTS, Case(training=training, seed=seed)) if f.severity != "info"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+# Every recipe of one kind of net, and of the other kinds the one that looks most ill: the rest is the ward's.
+CASES = [("cnn", recipe) for recipe in RECIPES] + [(kind, RECIPES[5]) for kind in KINDS if kind != "cnn"]
+
+
+@pytest.mark.parametrize(("kind", "recipe"), CASES, ids=str)
 def test_healthy_trainings_raise_no_alarm_fresh_or_learnt(kind: Any, recipe: dict[str, Any]) -> None:
     training = tiny_training(kind, seed=len(str(recipe)), **{"num": 72, "epochs": 1, **recipe})
     assert alarms(training) == []
