@@ -16,6 +16,7 @@ from snellen.core.errors import DivergenceError
 from snellen.core.seeds import keyed_seed
 from snellen.doctor.case import History, Training
 from snellen.doctor.clipping import gradient_norm
+from snellen.doctor.modes import in_evaluation
 from snellen.doctor.scores import score_images
 
 
@@ -106,15 +107,9 @@ def _end_of_epoch(training: Training, losses: list[float]) -> tuple[float, float
 
 
 def _validation_loss(training: Training) -> float:
-    modes = [(module, module.training) for module in training.model.modules()]
-    training.model.eval()
     total, count = 0.0, 0
-    try:
-        with torch.no_grad():
-            for batch in training.val:
-                size = len(batch[1])
-                total, count = total + float(training.loss_of(batch)) * size, count + size
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_evaluation(training.model), torch.no_grad():
+        for batch in training.val:
+            size = len(batch[1])
+            total, count = total + float(training.loss_of(batch)) * size, count + size
     return total / max(1, count)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snellen.doctor.case import Batch
+from snellen.doctor.modes import in_evaluation
 
 
 def norms_of(model: nn.Module) -> list[_BatchNorm]:
@@ -23,25 +25,19 @@ def re_estimate(model: nn.Module, batches: Iterable[Batch], most: int = 100) -> 
     Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021 (arXiv:2105.07576), section 3. The modes are put back.
     """
     norms = norms_of(model)
-    modes = [(module, module.training) for module in model.modules()]
     momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # torch: the cumulative mean
-        norm.train()
-    try:
-        with torch.no_grad():
-            for number, (inputs, _) in enumerate(batches):
-                if number >= most:
-                    break
+    with in_evaluation(model), torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch: the cumulative mean
+            norm.train()
+        try:
+            for inputs, _ in islice(batches, most):
                 if isinstance(inputs, Tensor) and len(inputs) > 1:
                     model(inputs)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for module, mode in modes:
-            module.training = mode
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from snellen.doctor.case import Answers, Batch, Floats, Training
+from snellen.doctor.modes import in_evaluation
 from snellen.metrics.paired import mcnemar
 
 VOID = 255  # in class maps: neither learnt nor judged
@@ -39,18 +40,12 @@ class Scores:
 
 def score_images(training: Training, batches: Iterable[Batch], most: int | None = None) -> Scores:
     """The model in evaluation mode over ``batches``, ``most`` images at most; its modes are put back."""
-    modes = [(module, module.training) for module in training.model.modules()]
-    training.model.eval()
     parts: list[Floats] = []
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                parts.append(_of_batch(training, batch))
-                if most is not None and sum(map(len, parts)) >= most:
-                    break
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_evaluation(training.model), torch.no_grad():
+        for batch in batches:
+            parts.append(_of_batch(training, batch))
+            if most is not None and sum(map(len, parts)) >= most:
+                break
     return Scores(values=np.concatenate(parts) if parts else np.zeros(0))
 
 
@@ -58,18 +53,12 @@ def answers_of(training: Training, batches: Iterable[Batch]) -> Answers | None:
     """What the model says of ``batches``, in evaluation mode; None unless each image has one class."""
     if training.question != "classification":
         return None
-    modes = [(module, module.training) for module in training.model.modules()]
-    training.model.eval()
     parts, truth = [], []
-    try:
-        with torch.no_grad():
-            for inputs, targets in batches:
-                outputs = training.model(inputs).detach().float().cpu()
-                parts.append(torch.nan_to_num(outputs, nan=-1e9, posinf=1e9, neginf=-1e9).double().softmax(1))
-                truth.append(torch.as_tensor(targets).cpu().long())
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_evaluation(training.model), torch.no_grad():
+        for inputs, targets in batches:
+            outputs = training.model(inputs).detach().float().cpu()
+            parts.append(torch.nan_to_num(outputs, nan=-1e9, posinf=1e9, neginf=-1e9).double().softmax(1))
+            truth.append(torch.as_tensor(targets).cpu().long())
     if not parts:
         return None
     return Answers(probabilities=torch.cat(parts).numpy(), truth=torch.cat(truth).numpy())

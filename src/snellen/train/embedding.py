@@ -9,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from snellen.core.config import Config
 from snellen.core.console import Console
-from snellen.core.device import available_cores, choose_device, has_fast_bf16
 from snellen.core.plan import Plan
 from snellen.core.record import Record
 from snellen.core.seeds import keyed_permutation
@@ -25,8 +23,8 @@ from snellen.nn.catalog import EMBEDDED_MODEL, SMALL_RESNET
 from snellen.tasks.base import TASKS, create_task
 from snellen.train.build import build_network
 from snellen.train.features import frozen_features, pixel_features
-from snellen.train.resolve import TINY_SIDE, ModelChoice, TrainingFacts, choose_model, resolve
-from snellen.train.sizing import ENLARGED_SIDE
+from snellen.train.resolve import TINY_SIDE, ModelChoice, choose_model
+from snellen.train.sizing import ENLARGED_SIDE, plan_to_look
 
 MOST_IMAGES = 6_000  # a minute on two cores; what a check shows on so many, more images would only show again
 _MOST_TRIED = 600  # images, to tell which features say more of the classes
@@ -105,21 +103,7 @@ def _images(records: Sequence[Record], choice: ModelChoice) -> ImageSet:
 
 
 def _plan(config: Config, choice: ModelChoice) -> Plan:
-    task = create_task(_ANY_TASK, _ANY_CLASSES)
-    grey = (0.5, 0.5, 0.5)
-    facts = TrainingFacts(
-        task=task.name,
-        classes=task.classes,
-        losses=task.loss_names,
-        data_digest="",
-        num_train=MOST_IMAGES,
-        channel_mean=grey,
-        channel_std=grey,
-        device=choose_device(config.device),
-        cores=available_cores(),
-    )
-    plan = resolve(config, choice, facts)
-    return replace(plan, precision="bf16" if has_fast_bf16(torch.device(plan.device)) else "fp32")
+    return plan_to_look(config, choice, create_task(_ANY_TASK, _ANY_CLASSES), MOST_IMAGES)
 
 
 def _sample(records: Sequence[Record], seed: int) -> list[Record]:

@@ -54,7 +54,8 @@ def size_to_data(
     if len(records) < _FEWEST_JUDGED * _JUDGED:
         return choice
     with console.progress("Trying pretrained features", 1) as advance:
-        plan = _plan(config, enlarged, task)
+        asked = Config.of(data=config.data, seed=config.seed, threads=config.threads, device=config.device)
+        plan = plan_to_look(asked, enlarged, task, _MOST_IMAGES)
         network, _ = build_network(plan, task)
         images = _images(records, task, ImageStore(preprocessing=enlarged.preprocessing, budget=0, keep_sources=False))
         features = _judged(_features(network, images, plan), images, task, plan)
@@ -90,20 +91,21 @@ def _images(records: Sequence[Record], task: Task[object], store: ImageStore) ->
     return ImageSet(records=records, targets=[task.target(record) for record in records], store=store)
 
 
-def _plan(config: Config, choice: ModelChoice, task: Task[object]) -> Plan:
+def plan_to_look(config: Config, choice: ModelChoice, task: Task[object], num_images: int) -> Plan:
+    """A plan for networks that look at images and learn nothing: nothing in it is measured."""
     grey = (0.5, 0.5, 0.5)
     facts = TrainingFacts(
         task=task.name,
         classes=task.classes,
         losses=task.loss_names,
         data_digest="",
-        num_train=_MOST_IMAGES,
+        num_train=num_images,
         channel_mean=grey,
         channel_std=grey,
         device=choose_device(config.device),
         cores=available_cores(),
     )
-    plan = resolve(Config.of(data=config.data, seed=config.seed, threads=config.threads), choice, facts)
+    plan = resolve(config, choice, facts)
     return replace(plan, precision="bf16" if has_fast_bf16(torch.device(plan.device)) else "fp32")
 
 
