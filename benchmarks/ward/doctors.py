@@ -44,12 +44,12 @@ def _snellen(patient: Patient) -> list[Alarm]:
     """Diagnoses count: findings that are more than info and certain or confirmed by an experiment."""
     from folders import audit_of
 
-    from snellen.doctor.examine import examine, is_diagnosis, ranked
+    from snellen.doctor.examine import examine, ranked
 
     audited = audit_of(patient.plan) if patient.audits else []
     findings = ranked([*audited, *examine(patient.case, seconds=SECONDS).findings])
-    patient.signs += [finding.code for finding in findings if not is_diagnosis(finding)]
-    return [Alarm(code=each.code, treatment=each.treatment) for each in findings if is_diagnosis(each)]
+    patient.signs += [finding.code for finding in findings if not finding.is_diagnosis]
+    return [Alarm(code=each.code, treatment=each.treatment) for each in findings if each.is_diagnosis]
 
 
 SECONDS = 300.0  # more than the doctor takes on an idle machine: what it finds must not depend on who else computes

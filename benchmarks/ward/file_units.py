@@ -234,7 +234,7 @@ def run_file_unit(folder: str, fault: str, severity: str, seed: int) -> dict[str
     """A row like those of ``unit.run_unit``, with the audit as the only doctor."""
     from faults import SEVERITIES
 
-    from snellen.doctor.examine import is_diagnosis, ranked
+    from snellen.doctor.examine import ranked
 
     rng = np.random.default_rng([seed, 81])
     started = time.process_time()
@@ -246,8 +246,8 @@ def run_file_unit(folder: str, fault: str, severity: str, seed: int) -> dict[str
             known.spoil(data, known.levels[SEVERITIES.index(severity)], rng)
         made = time.process_time()
         findings = ranked(audit(data))
-    alarms = [finding.code for finding in findings if is_diagnosis(finding)]
-    verdict: dict[str, Any] = {"alarms": alarms, "signs": [each.code for each in findings if not is_diagnosis(each)]}
+    alarms = [finding.code for finding in findings if finding.is_diagnosis]
+    verdict: dict[str, Any] = {"alarms": alarms, "signs": [each.code for each in findings if not each.is_diagnosis]}
     verdict["seconds"] = round(time.process_time() - made, 2)
     if fault:
         right = [code in FILE_FAULTS[fault].codes for code in alarms]

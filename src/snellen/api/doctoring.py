@@ -237,11 +237,9 @@ def _declare(out: Path, rule: str, treatment: str, console: Console) -> None:
 
 
 def _tell(console: Console, found: Examination, findings: Sequence[Finding] | None = None) -> None:
-    from snellen.doctor.examine import is_diagnosis
-
     told = [each for each in findings or found.findings if each.severity != "info"]
     for finding in told:
-        sure = "" if is_diagnosis(finding) else " (a sign, not a proof)"
+        sure = "" if finding.is_diagnosis else " (a sign, not a proof)"
         console.say(f"  {finding.severity}: {finding.message}{sure} {finding.advice}")
     if not told:
         console.say("  Nothing was found that needs mending.")

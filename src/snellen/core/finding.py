@@ -38,6 +38,11 @@ class Finding:
     certainty: Certainty = "certain"
     treatment: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_diagnosis(self) -> bool:
+        """Whether it is known to be wrong, and matters: no mere sign, and not only good to know."""
+        return self.certainty != "observed" and self.severity != "info"
+
     def to_json(self) -> dict[str, Any]:
         return {
             **asdict(self),

@@ -32,12 +32,7 @@ class Examination:
     @property
     def diagnoses(self) -> list[Finding]:
         """What is known to be wrong: no mere signs, and nothing that is only good to know."""
-        return [each for each in self.findings if is_diagnosis(each)]
-
-
-def is_diagnosis(finding: Finding) -> bool:
-    """Whether it is known to be wrong, and matters."""
-    return finding.certainty != "observed" and finding.severity != "info"
+        return [each for each in self.findings if each.is_diagnosis]
 
 
 def examine(
@@ -94,7 +89,7 @@ _CONSEQUENCES = frozenset({"miscalibrated", "failing-slice", "threshold-unfit", 
 
 
 def _explains_training(finding: Finding) -> bool:
-    return is_diagnosis(finding) and finding.code not in _BESIDE | _CONSEQUENCES
+    return finding.is_diagnosis and finding.code not in _BESIDE | _CONSEQUENCES
 
 
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
@@ -105,7 +100,7 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
 
     def order(finding: Finding) -> tuple[bool, bool, int, int]:
         return (
-            not is_diagnosis(finding),
+            not finding.is_diagnosis,
             finding.code in _CONSEQUENCES,
             -SEVERITIES.index(finding.severity),
             -CERTAINTIES.index(finding.certainty),

@@ -26,7 +26,7 @@ def build_doctor_report(folder: Path) -> Path:
     """
     visit = RunFolder(folder).read_json("doctor.json")
     source = read_visit(folder, [Finding.from_json(fields) for fields in visit["findings"]])
-    known = [each for each in source.findings or () if is_known(each)]
+    known = [each for each in source.findings or () if each.is_diagnosis]
     signs = [each for each in source.findings or () if each not in known]
     path = folder / "doctor.html"
     parts = {
@@ -43,11 +43,6 @@ def build_doctor_report(folder: Path) -> Path:
     }
     write_text(path, render("doctor.html.jinja", parts))
     return path
-
-
-def is_known(finding: Finding) -> bool:
-    """Known to be wrong, and worth mending: no mere sign, and not only good to know."""
-    return finding.certainty != "observed" and finding.severity != "info"
 
 
 def _trial_charts(trial: Mapping[str, Any] | None) -> list[Chart]:
