@@ -1,10 +1,15 @@
-"""How well boxes lie on the edges of an image: just inside of each side against just outside of it.
+"""The edges of an image in colour, and how well boxes lie on them: just inside of each side against just outside of it.
+
+An object may differ from its ground in colour and no more than its ground's own texture in brightness, so the steps of
+all channels count: across a line it is the root of their summed squares, which is the rate of change of a colour in one
+direction (Di Zenzo, A note on the gradient of a multi-image, 1986). A little smoothing before keeps noise, which is in
+every pixel, from drowning outlines, which are in few.
 
 Textures have gradients everywhere and smooth skies nowhere, so the energy along a line says what it crosses and not
 whether it was put there. What lies inside of a box against what lies outside of it does: round an object there is more
 gradient along its outline, and within it, than in front of it; round a box that was put anywhere the two sides of the
-line are alike, whatever the texture. On BCCD and CamVid right boxes score 0.25 to 0.34 in the mean, and better than 0
-in every image; mirrored, transposed and misread ones -0.04 to 0.05.
+line are alike, whatever the texture. On BCCD right boxes score 0.27 in the mean, and better than mirrored ones in every
+image; mirrored and moved ones 0.01.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ from numpy.typing import NDArray
 from snellen.data.image import Pixels
 
 Floats = NDArray[np.float64]
-Counts = NDArray[np.int32]
+Counts = NDArray[np.int64]
 
 _INSIDE = (-0.5, 5.5)  # pixels inward of the line: boxes drawn by hand are loose, and the outline a little inside
 _OUTSIDE = (-8.5, -2.5)  # not nearer: the outline's own blur
@@ -26,15 +31,15 @@ SHORTEST = 8  # pixels of a box's side that can be judged
 
 
 class EdgeMap:
-    """The gradients of a grey image, uint8 [h, w], summed so that their mean in a rectangle costs four look-ups.
+    """The steps of an image, uint8 [h, w] or [h, w, 3], summed so that their mean in a rectangle costs four look-ups.
 
     Coordinates are continuous pixels of that image.
     """
 
-    def __init__(self, grey: Pixels) -> None:
-        values = grey.astype(np.int32)
-        self._upright = _integral(np.abs(np.diff(values, axis=1)))  # along vertical lines: [h + 1, w]
-        self._level = _integral(np.abs(np.diff(values.T, axis=1)))  # along horizontal ones: [w + 1, h]
+    def __init__(self, pixels: Pixels) -> None:
+        across, down = colour_steps(pixels)
+        self._upright = _integral(across)  # along vertical lines: [h + 1, w]
+        self._level = _integral(down.T)  # along horizontal ones: [w + 1, h]
 
     def side_scores(self, boxes: Floats) -> Floats:
         """Scores [n, 4] of the sides of boxes [n, 4] (x0, y0, x1, y1), in their order, each -1 to 1.
@@ -58,9 +63,26 @@ class EdgeMap:
         return scores
 
 
-def _integral(steps: Counts) -> Counts:
-    sums = np.zeros((steps.shape[0] + 1, steps.shape[1] + 1), np.int32)
-    np.cumsum(steps, axis=0, out=sums[1:, 1:])
+def colour_steps(pixels: Pixels) -> tuple[Floats, Floats]:
+    """How much the colour changes from each pixel to the next one to the right, [h, w - 1], and below, [h - 1, w].
+
+    pixels  uint8 [h, w] or [h, w, channels]; they are smoothed by 1-2-1 either way
+    """
+    values = _smooth(_smooth(np.atleast_3d(pixels).astype(np.float32), 0), 1)
+    across, down = (np.square(np.diff(values, axis=axis)).sum(axis=2, dtype=np.float64) for axis in (1, 0))
+    return np.sqrt(across), np.sqrt(down)
+
+
+def _smooth(values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    before = values.take([0, *range(values.shape[axis] - 1)], axis)
+    after = values.take([*range(1, values.shape[axis]), values.shape[axis] - 1], axis)
+    return np.asarray((before + 2 * values + after) / 4)
+
+
+def _integral(steps: Floats) -> Counts:
+    """In sixteenths and whole numbers, so that what is flat sums to 0."""
+    sums = np.zeros((steps.shape[0] + 1, steps.shape[1] + 1), np.int64)
+    np.cumsum(np.rint(16 * steps).astype(np.int64), axis=0, out=sums[1:, 1:])
     np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
     return sums
 

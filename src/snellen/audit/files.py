@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from snellen.audit.remedies import left_out_of_training
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, counted, listed
 from snellen.core.finding import Finding
 from snellen.data.scan import ImageFacts
 
 _ENOUGH = 20  # images below which nothing counts as unusual
 _USUAL = 0.1  # what more than this share of the images does is not unusual
+_MOST_EMPTY = 0.8  # of the training images, that may be left out: they teach nothing
 
 KINDS: Mapping[str, str] = {
     **dict.fromkeys(("1", "L"), "grey"),
@@ -128,9 +130,14 @@ def mixed_modes(subject: AuditSubject) -> Iterator[Finding]:
     )
 
 
+def shows_nothing(facts: ImageFacts) -> bool:
+    """One flat shade: the standard deviation of the luma is below half a grey level."""
+    return facts.contrast < 0.5 / 255
+
+
 def empty_images(subject: AuditSubject) -> Iterator[Finding]:
     """Pictures of one flat grey or colour: the standard deviation of the luma is below half a grey level."""
-    flat = sorted(image_id for image_id, facts in subject.facts.items() if facts.contrast < 0.5 / 255)
+    flat = sorted(image_id for image_id, facts in subject.facts.items() if shows_nothing(facts))
     if flat:
         yield Finding(
             code="empty-images",
@@ -143,13 +150,14 @@ def empty_images(subject: AuditSubject) -> Iterator[Finding]:
                 "brightness": {each: round(subject.facts[each].brightness, 3) for each in flat[:MAX_IMAGES]},
             },
             images=tuple(flat[:MAX_IMAGES]),
+            treatment=left_out_of_training(subject, flat, most=_MOST_EMPTY),
         )
 
 
 def odd_brightness(subject: AuditSubject) -> Iterator[Finding]:
     """A few images much darker or lighter than the rest. Night shots and X-rays may well be meant: information only."""
     odd = _unusual(subject, lambda facts: facts.brightness, reach=3.0, floor=0.05)
-    odd = tuple(image_id for image_id in odd if subject.facts[image_id].contrast >= 0.5 / 255)
+    odd = tuple(image_id for image_id in odd if not shows_nothing(subject.facts[image_id]))
     if odd:
         values = {image_id: round(subject.facts[image_id].brightness, 3) for image_id in odd[:MAX_IMAGES]}
         yield Finding(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+from snellen.audit.files import shows_nothing
+from snellen.audit.remedies import left_out_of_training
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, counted, listed
 from snellen.core.finding import Certainty, Finding
 from snellen.core.record import Split
@@ -12,6 +14,7 @@ from snellen.data.duplicates import Duplicate, clusters
 from snellen.data.split import leaks
 
 _MAX_PAIRS = 12  # pairs spelt out in the evidence
+_CLEARLY = 0.3  # of about a probability, by which one label is likelier than another
 
 
 def exact_duplicates(subject: AuditSubject) -> Iterator[Finding]:
@@ -89,7 +92,29 @@ def conflicting_labels(subject: AuditSubject) -> Iterator[Finding]:
             "pairs": _spelt_out(pairs),
         },
         images=_images(pairs),
+        treatment=left_out_of_training(subject, _contradicted(subject)),
     )
+
+
+def _contradicted(subject: AuditSubject) -> Iterator[str]:
+    """Copies, pixel for pixel, whose label is not the one that a model gives them which has seen none of them; where
+    it gives none of their labels clearly, or they show nothing, all of them."""
+    seen = subject.labelled
+    place = {} if seen is None else {image_id: i for i, image_id in enumerate(seen.ids)}
+    for members in clusters(subject.rows, [pair for pair in subject.pairs if pair.kind == "exact"]):
+        if len({frozenset(subject.rows[each].labels) for each in members}) < 2:
+            continue
+        meant: frozenset[str] = frozenset()
+        together = len({subject.unit_of(each) for each in members}) == 1 and not shows_nothing(
+            subject.facts[members[0]]
+        )
+        if seen is not None and members[0] in place and together:
+            given = {seen.codes[place[each]] for each in members if each in place}
+            scores = seen.scores[place[members[0]]]
+            first, *others = sorted(given, key=lambda code: -scores[code])
+            if all(scores[first] - scores[other] >= _CLEARLY for other in others):
+                meant = frozenset({seen.classes[first]})
+        yield from (each for each in members if frozenset(subject.rows[each].labels) != meant)
 
 
 def leak_across_splits(subject: AuditSubject) -> Iterator[Finding]:
@@ -121,6 +146,7 @@ def leak_across_splits(subject: AuditSubject) -> Iterator[Finding]:
             "pairs": _spelt_out(pairs),
         },
         images=_images(pairs),
+        treatment=left_out_of_training(subject, (each for pair in pairs for each in (pair.first, pair.second))),
     )
 
 

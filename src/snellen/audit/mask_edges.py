@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.audit.edges import Floats
+from snellen.audit.dense_readings import mask_trials
+from snellen.audit.edges import Floats, colour_steps
 from snellen.audit.small_images import LONG_SIDE
 from snellen.audit.subject import AuditSubject, counted
 from snellen.audit.trials import best_trial, trial
@@ -75,18 +76,19 @@ _CHANGES = (*_TURNED, *_STEPPED)
 def masks_off_edges(subject: AuditSubject) -> Iterator[Finding]:
     """Masks whose borders fit the edges of the images much better mirrored, turned or moved."""
     names, units, scores = [], [], []
-    for image_id, grey in subject.small_images.items():
+    for image_id, pixels in subject.small_images.items():
         record = subject.records[image_id]
         if record.mask is None:
             continue
         try:
-            small = _resized(read_mask(record.mask), grey.shape)
+            mask = _resized(read_mask(record.mask), pixels.shape[:2])
         except ImageError:
             continue
         names.append(image_id)
         units.append(subject.unit_of(image_id))
-        scores.append(_scores(grey, small))
+        scores.append(_scores(pixels, mask))
     if not names:
+        yield from _unpredicted(subject)
         return
     table = np.array(scores)
     places = np.unique(units, return_inverse=True)[1]
@@ -94,8 +96,10 @@ def masks_off_edges(subject: AuditSubject) -> Iterator[Finding]:
         trial(change.name, change.words, names, places, (table[:, :1], table[:, [i]]), by_little=change.is_step)
         for i, change in enumerate(_CHANGES, start=1)
     ]
-    best = best_trial(trials, alpha("masks-off-edges", len(_CHANGES)))
-    if best is not None:
+    best = best_trial(trials, alpha("masks-off-edges", len(_CHANGES) + len(_TURNED)))
+    if best is None:
+        yield from _unpredicted(subject)
+    else:
         yield Finding(
             code="masks-off-edges",
             severity="serious",
@@ -103,7 +107,24 @@ def masks_off_edges(subject: AuditSubject) -> Iterator[Finding]:
             f"better when the masks are {best.words}: they score {best.better:.2f} instead of {best.stated:.2f}, where "
             "0 is chance.",
             advice="Look at the masks drawn on these images; then save masks that were treated as the images were.",
-            evidence={**best.evidence(), "long_side": LONG_SIDE},
+            evidence={**best.evidence(), "experiment": "edges", "long_side": LONG_SIDE},
+            images=best.images,
+            certainty="confirmed",
+        )
+
+
+def _unpredicted(subject: AuditSubject) -> Iterator[Finding]:
+    """What edges do not show: masks that can be predicted from the images much better if they are turned."""
+    changes = [(change.name, change.words, change.turn) for change in _TURNED]
+    best = best_trial(mask_trials(subject, changes), alpha("masks-off-edges", len(_CHANGES) + len(_TURNED)))
+    if best is not None:
+        yield Finding(
+            code="masks-off-edges",
+            severity="serious",
+            message=f"In {best.won:,} of {counted(best.total, 'image')} a model of the other images predicts the mask "
+            f"better when masks are {best.words}: {best.better:.0%} of the variance instead of {best.stated:.0%}.",
+            advice="Look at the masks drawn on these images; then save masks that were treated as the images were.",
+            evidence={**best.evidence(), "experiment": "predicted"},
             images=best.images,
             certainty="confirmed",
         )
@@ -118,12 +139,12 @@ def _resized(mask: Pixels, shape: tuple[int, ...]) -> Pixels:
     return np.asarray(mask[rows][:, columns])
 
 
-def _scores(grey: Pixels, mask: Pixels) -> list[float]:
+def _scores(pixels: Pixels, mask: Pixels) -> list[float]:
     """Of the mask as it is, then by each change; NaN where it has too little of a border."""
-    values = grey.astype(np.float64)
-    steps = _wide(np.abs(np.diff(values, axis=1))), _wide(np.abs(np.diff(values, axis=0)))
-    as_it_is = _gradients(steps, _resized(mask, grey.shape), [(0, 0), *((c.across, c.down) for c in _STEPPED)])
-    turned = [_gradients(steps, _resized(change.turn(mask), grey.shape), [(0, 0)])[0] for change in _TURNED]
+    across, down = colour_steps(pixels)
+    steps = _wide(across), _wide(down)
+    as_it_is = _gradients(steps, mask, [(0, 0), *((c.across, c.down) for c in _STEPPED)])
+    turned = [_gradients(steps, _resized(change.turn(mask), pixels.shape[:2]), [(0, 0)])[0] for change in _TURNED]
     return [as_it_is[0], *turned, *as_it_is[1:]]
 
 

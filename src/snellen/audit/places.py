@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from snellen.audit.dense_readings import box_trials
 from snellen.audit.edges import EdgeMap, Floats
 from snellen.audit.readings import FRACTIONS, MISREADINGS, SHIFTS, Reading, turned_readings
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, counted
@@ -33,15 +34,33 @@ def boxes_off_edges(subject: AuditSubject) -> Iterator[Finding]:
         return
     readings = (*MISREADINGS, *SHIFTS)
     images = {image_id: readings for image_id in subject.small_images if subject.facts[image_id].orientation == 1}
-    best = best_trial(_trials(subject, images), alpha("boxes-off-edges", len(readings)))
-    if best is not None:
+    best = best_trial(_trials(subject, images), alpha("boxes-off-edges", 2 * len(readings)))
+    if best is None:
+        yield from _unpredicted(subject, 2 * len(readings))
+    else:
         yield Finding(
             code="boxes-off-edges",
             severity="serious",
             message=f"In {best.won:,} of {counted(best.total, 'image')} the boxes fit the edges better when read as "
             f"{best.words}: they score {best.better:.2f} instead of {best.stated:.2f}, where 0 is chance.",
             advice="Look at the boxes drawn on these images; then convert them, and audit the data again.",
-            evidence=best.evidence(),
+            evidence={**best.evidence(), "experiment": "edges"},
+            images=best.images,
+            certainty="confirmed",
+        )
+
+
+def _unpredicted(subject: AuditSubject, looks: int) -> Iterator[Finding]:
+    """What edges do not show: boxes that can be predicted from the images much better if they are read otherwise."""
+    best = best_trial(box_trials(subject), alpha("boxes-off-edges", looks))
+    if best is not None:
+        yield Finding(
+            code="boxes-off-edges",
+            severity="serious",
+            message=f"In {best.won:,} of {counted(best.total, 'image')} a model of the other images predicts the boxes "
+            f"better when read as {best.words}: {best.better:.0%} of the variance instead of {best.stated:.0%}.",
+            advice="Look at the boxes drawn on these images; then convert them, and audit the data again.",
+            evidence={**best.evidence(), "experiment": "predicted"},
             images=best.images,
             certainty="confirmed",
         )
@@ -102,11 +121,11 @@ def _look(subject: AuditSubject, image_id: str, readings: Sequence[Reading]) -> 
     if not len(boxes) or record.size is None:
         return None
     boxes = boxes[:: -(-len(boxes) // _MOST_BOXES)]
-    grey = subject.small_images[image_id]
+    small = subject.small_images[image_id]
     size = np.array(record.size, np.float64)
-    scale = np.tile(np.array(grey.shape[::-1]) / size, 2)
+    scale = np.tile(np.array(small.shape[1::-1]) / size, 2)
     read = np.stack([boxes, *(reading.move(boxes, size) for reading in readings)])
-    scores = EdgeMap(grey).side_scores((read * scale).reshape(-1, 4)).reshape(len(read), -1, 4)
+    scores = EdgeMap(small).side_scores((read * scale).reshape(-1, 4)).reshape(len(read), -1, 4)
     moves = np.abs(read[1:] - read[:1]) * scale >= _MOVED
     stated = np.where(np.isfinite(scores[1:]) & moves, scores[:1], np.nan)
     better = np.where(np.isfinite(stated), scores[1:], np.nan)

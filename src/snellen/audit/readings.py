@@ -169,12 +169,12 @@ def _shift(across: int, down: int, share: float) -> Reading:
 
 SHIFTS: tuple[Reading, ...] = tuple(
     _shift(across, down, share)
-    for share in (0.0125, 0.025, 0.05)
+    for share in (0.0125, 0.025, 0.05, 0.1, 0.15)
     for across in (-1, 0, 1)
     for down in (-1, 0, 1)
     if across or down
 )
-"""By 3, 6 and 13 of the 256 pixels that images are looked at in; less is within what hands do."""
+"""By 3 to 38 of the 256 pixels that images are looked at in; less is within what hands do."""
 
 
 def turned_readings(orientation: int) -> tuple[Reading, ...]:

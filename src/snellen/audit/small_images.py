@@ -1,4 +1,4 @@
-"""A sample of the images that have marks, grey and small: enough to see whether marks lie on edges."""
+"""A sample of the images that have marks, small: enough to see whether marks lie on edges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _THREADS = 2
 
 
 def small_images(records: Mapping[str, Record], facts: Mapping[str, ImageFacts]) -> dict[str, Pixels]:
-    """uint8 [h, w] by record id, the long side at most 256 pixels: the images with the smallest hashed ids, or all.
+    """uint8 [h, w, 3] by record id, the long side at most 256 pixels: the images with the smallest hashed ids, or all.
 
     Only images in which objects or pixels are marked. Files that have gone since the scan are passed over.
     """
@@ -32,12 +32,12 @@ def small_images(records: Mapping[str, Record], facts: Mapping[str, ImageFacts])
     chosen = list({record.id: record for record in (*turned, *marked[:MOST_IMAGES])}.values())[:MOST_IMAGES]
     with ThreadPoolExecutor(_THREADS) as pool:
         pixels = list(pool.map(_small, chosen))
-    return {record.id: grey for record, grey in zip(chosen, pixels, strict=True) if grey is not None}
+    return {record.id: small for record, small in zip(chosen, pixels, strict=True) if small is not None}
 
 
 def _small(record: Record) -> Pixels | None:
     try:
-        picture = Image.fromarray(decode(record.path, min_side=LONG_SIDE // 2)).convert("L")
+        picture = Image.fromarray(decode(record.path, min_side=LONG_SIDE // 2))
     except ImageError:
         return None
     scale = LONG_SIDE / max(picture.size)

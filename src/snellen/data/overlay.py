@@ -260,3 +260,12 @@ def merged(changes: Iterable[Change]) -> list[Change]:
         kept.setdefault((change.image, change.action), change)
     gone = {image for image, action in kept if action == "leave out"}
     return [change for (image, action), change in kept.items() if action == "leave out" or image not in gone]
+
+
+def renamed(ids: Sequence[str], given: Sequence[str], meant: Mapping[str, str]) -> list[dict[str, str]]:
+    """The overlay of a ``Finding.treatment`` for images whose classes go by other names: ``meant``, by given name."""
+    return [
+        {"image": image, "action": "relabel", "value": meant[name]}
+        for image, name in zip(ids, given, strict=True)
+        if meant.get(name, name) != name
+    ]
