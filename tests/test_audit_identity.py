@@ -56,6 +56,18 @@ def test_backgrounds_that_recur_with_every_class_are_no_leak(seed: int) -> None:
     assert found_in(with_groups(seed, follow_class=False)) == {}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_backgrounds_that_recur_within_a_class_are_no_leak_where_the_class_shows_beside_them(seed: int) -> None:
+    """The nearest image is one of the same background, but nobody needs it to tell the class."""
+    data = with_groups(seed)
+    rng = np.random.default_rng(5000 + seed)
+    codes = np.array([int(label.split()[1]) for label in data.labels()])
+    direction = rng.normal(size=DIMENSIONS)
+    direction /= np.linalg.norm(direction)
+    data.features += np.outer(6.0 * (codes - 0.5), direction)
+    assert "identity-leak" not in found_in(data)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_kinds_of_things_are_no_individuals(seed: int) -> None:
     """Many tight classes, or parts of classes, are on both sides of every fair split."""
@@ -85,7 +97,7 @@ def test_named_groups_that_nothing_tells_apart_are_silent(seed: int) -> None:
 
 
 def test_sets_that_are_sought_are_the_films() -> None:
-    data = with_groups(3)
+    data = with_groups(0)
     film = {record.id: i // 6 for i, record in enumerate(data.records)}
     changes = found_in(data)["identity-leak"].treatment["overlay"]
     films_of: dict[str, set[int]] = {}

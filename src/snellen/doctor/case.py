@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from snellen.doctor.judge import Judge
+
 Floats = npt.NDArray[np.float64]
 Batch = tuple[Any, Any]  # inputs (a tensor [n, ...], mostly) and targets
 Question = Literal["classification", "multilabel", "segmentation", "regression", "other"]
@@ -48,6 +50,9 @@ class Training:
     build       the same training at its beginning, with new objects, from the same seed or another
     run_loss    (model, inputs, targets) -> scalar, for models that compute their loss themselves
     prepare     what is done to the model once it has learnt, before it is judged
+    build_short the same as ``build`` with fewer steps, its schedule drawn together, where the whole would take too
+                long; ``shortened`` is its share of the steps
+    judge       judges chosen images by the training's own loss, where targets are boxes or masks
     """
 
     model: nn.Module
@@ -68,6 +73,9 @@ class Training:
     build: Callable[[int], Training] | None = None
     run_loss: Callable[[nn.Module, Any, Any], Tensor] | None = None
     prepare: Callable[[nn.Module], None] | None = None
+    build_short: Callable[[int], Training] | None = None
+    shortened: float = 1.0
+    judge: Judge | None = None
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of one batch in the mode that the model is in."""

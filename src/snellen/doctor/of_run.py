@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,13 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.console import Console
 from snellen.core.plan import Plan
 from snellen.core.run import RunFolder
-from snellen.core.sample import Batch as ImageBatch
-from snellen.data.image_sets import ImageSet, Variation
-from snellen.data.loader import EVALUATION_BATCH, evaluation_batches, training_batches
+from snellen.data.image_sets import ImageSet
 from snellen.doctor.case import Answers, Batch, Case, Floats, History, Training
+from snellen.doctor.run_batches import Epochs, InOrder, as_batch, asks_for_one_class
+from snellen.doctor.run_judge import RunJudge
+from snellen.doctor.shortening import fewer, share_of, shortened
 from snellen.evaluate import assess
-from snellen.nn.placement import to_device
-from snellen.tasks.base import Task, create_task
+from snellen.tasks.base import create_task
 from snellen.train.build import build_network
 from snellen.train.loop import Trainer
 from snellen.train.probe import run_probe
@@ -98,7 +98,8 @@ def case_of_session(session: Session, console: Console) -> Case:
     """
     run = session.run
     known = case_of_folder(run)
-    training = _Trainings(session, console).training(session.plan)
+    share = share_of(list(run.events()), session.plan)
+    training = Trainings(session, console, share).training(session.plan)
     best = Checkpoint.load(run.best_checkpoint)
     with torch.no_grad():
         training.model.load_state_dict(dict(best.weights))
@@ -125,101 +126,58 @@ def _facts(session: Session, ids: Sequence[str]) -> dict[str, Sequence[Any]]:
     }
 
 
-@dataclass(eq=False)
-class _Epochs:
-    """Training batches; each time they are asked for, those of the next epoch."""
+class Trainings:
+    """Makes the run's training anew, from its beginning, as often as it is asked to.
 
-    images: ImageSet
-    plan: Plan
-    task: Task[Any]
-    epoch: int = -1
+    share  of its steps that a fork can afford
+    """
 
-    def __iter__(self) -> Iterator[Batch]:
-        self.epoch += 1
-        plan = self.plan
-        batches = training_batches(
-            self.images, Variation.of(plan), epoch=self.epoch, batch_size=plan.batch_size, workers=plan.workers
-        )
-        return _pairs(batches, plan, self.task)
-
-
-@dataclass(frozen=True, eq=False)
-class _InOrder:
-    """Images as they are evaluated, always in the same order."""
-
-    images: ImageSet
-    plan: Plan
-    task: Task[Any]
-
-    def __iter__(self) -> Iterator[Batch]:
-        size = max(EVALUATION_BATCH, min(self.plan.batch_size, 256))
-        return _pairs(evaluation_batches(self.images, size, self.plan.workers), self.plan, self.task)
-
-
-def _pairs(batches: Iterable[ImageBatch[Any]], plan: Plan, task: Task[Any]) -> Iterator[Batch]:
-    for batch in batches:
-        batch = to_device(batch, plan)
-        targets: Any = _Marked(batch)
-        if _asks_for_one_class(task) and batch.mixed is None:
-            targets = torch.tensor([target.index for target in batch.targets], device=batch.images.device)
-        yield batch.images.float(), targets
-
-
-@dataclass(frozen=True, eq=False)
-class _Marked:
-    """Targets that only their task can read."""
-
-    batch: ImageBatch[Any]
-
-    def __len__(self) -> int:
-        return len(self.batch)
-
-
-def _asks_for_one_class(task: Task[Any]) -> bool:
-    return task.parts_classes and task.name == "classification"
-
-
-class _Trainings:
-    """Makes the run's training anew, from its beginning, as often as it is asked to."""
-
-    def __init__(self, session: Session, console: Console) -> None:
-        self._session, self._console = session, console
+    def __init__(self, session: Session, console: Console, share: float = 1.0) -> None:
+        self._session, self._console, self._share = session, console, share
         self._head: Mapping[str, Tensor] | None = None
 
-    def training(self, plan: Plan) -> Training:
+    def short(self, plan: Plan) -> Training:
+        """The same with fewer steps."""
+        short = shortened(plan, self._share)
+        return self.training(short, fewer(self._session.sides["train"], plan, short, self._share))
+
+    def training(self, plan: Plan, train: ImageSet | None = None) -> Training:
+        """train: images to learn from; all of the run's where they are not given."""
         session = self._session
+        train = session.sides["train"] if train is None else train
         task = create_task(plan.task, plan.classes).configured(plan)
         model, _ = build_network(plan, task)
         self._load_probe(model, plan)
-        trainer = Trainer(
-            model, task, plan, session.sides["train"], session.sides["val"], keep_best=lambda *given: None
-        )
-        one_class = _asks_for_one_class(task) and not (plan.mixup or plan.cutmix)
+        trainer = Trainer(model, task, plan, train, session.sides["val"], keep_best=lambda *given: None)
+        one_class = asks_for_one_class(task) and not (plan.mixup or plan.cutmix)
 
         def step(batch: Batch) -> float:
-            return trainer.step_in_turn([_as_batch(*batch)])
+            return trainer.step_in_turn([as_batch(*batch)])
 
         def run_loss(model: nn.Module, inputs: Tensor, targets: Any) -> Tensor:
-            losses = task.losses(model, _as_batch(inputs, targets), plan)
+            losses = task.losses(model, as_batch(inputs, targets), plan)
             return torch.stack([loss.float() for loss in losses.values()]).sum()
 
         def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-            terms = task.criterion(outputs, _as_batch(outputs, targets), plan)
+            terms = task.criterion(outputs, as_batch(outputs, targets), plan)
             return torch.stack(list(terms.values())).sum()
 
         return Training(
             model=model,
             loss=loss,
-            train=_Epochs(session.sides["train"], plan, task),
-            val=_InOrder(session.sides["val"], plan, task),
-            plain=_InOrder(session.sides["train"], plan, task),
+            train=Epochs(train, plan, task),
+            val=InOrder(session.sides["val"], plan, task),
+            plain=InOrder(train, plan, task),
             optimizer=trainer.optimizer,
             question="classification" if one_class else "other",
             classes=plan.classes,
             step=step,
             epochs=plan.head_epochs + plan.epochs,
-            build=lambda seed: self.training(replace(plan, seed=plan.seed + seed)),
+            build=lambda seed: self.training(replace(plan, seed=plan.seed + seed), train),
+            build_short=None if self._share == 1 else lambda seed: self.short(replace(plan, seed=plan.seed + seed)),
+            shortened=self._share,
             run_loss=None if one_class else run_loss,
+            judge=None if one_class else RunJudge(model=model, task=task, plan=plan, sides=session.sides),
         )
 
     def _load_probe(self, model: nn.Module, plan: Plan) -> None:
@@ -234,16 +192,3 @@ class _Trainings:
             self._head = {} if probe is None else probe.head
         with torch.no_grad():
             model.load_state_dict(self._head, strict=False)
-
-
-def _as_batch(inputs: Tensor, targets: Any) -> ImageBatch[Any]:
-    if isinstance(targets, _Marked):
-        return replace(targets.batch, images=inputs)
-    labels = _labels(targets)
-    return ImageBatch(images=inputs, targets=labels, ids=[""] * len(labels))
-
-
-def _labels(targets: Tensor) -> list[Any]:
-    from snellen.tasks.classification.target import Label
-
-    return [Label(int(index)) for index in targets.tolist()]

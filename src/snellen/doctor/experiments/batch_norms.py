@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from torch import nn
+
 from snellen.core.finding import Finding, Severity
 from snellen.core.thresholds import FLOORS
 from snellen.doctor.case import Case
@@ -26,7 +28,7 @@ _IMAGES = 2048
 _USUAL_MOMENTUM = 0.01, 0.5
 _LEFT_OVER = 0.01  # of the first values, after which statistics have come into their own
 _LARGE, _LARGE_SHARE = 0.05, 0.75  # of accuracy; of squared errors
-_BATCH = 64  # statistics of fewer images are themselves noisy (Wu and He, 2018, arXiv:1803.08494)
+BATCH = 64  # statistics of fewer images are themselves noisy (Wu and He, 2018, arXiv:1803.08494)
 
 
 def batch_norm_statistics(case: Case) -> Iterator[Finding]:
@@ -48,17 +50,16 @@ def batch_norm_statistics(case: Case) -> Iterator[Finding]:
     if not shown or min(val.relative, own.relative) < -least:
         yield from _disagreement(seen)
         return
-    pace = _pace(seen)
+    pace = pace_of(seen.training.model)
     yield Finding(
         code="batch-norm-statistics",
-        severity=_severity(
+        severity=severity_of(
             pace, max(each.relative if question == "regression" else each.mean for each in shown), question
         ),
         message=f"With the statistics of its batch norms taken anew from {scores[2]:,} training images, and not one "
         f"weight changed, the model scores {told(scores[1], question)} instead of {told(scores[0], question)} on "
-        f"the validation images: {_WORDS[pace]}.",
-        advice="Take the statistics anew before validating, and mend what keeps them from following: a momentum near 0 "
-        "or 1, layers that are never in training mode, batches of few images, or a rate that is high to the end.",
+        f"the validation images: {IN_WORDS[pace]}.",
+        advice=ADVICE,
         evidence={
             "before": scores[0],
             "after": scores[1],
@@ -72,17 +73,21 @@ def batch_norm_statistics(case: Case) -> Iterator[Finding]:
     )
 
 
-_WORDS: dict[Pace, str] = {
+ADVICE = (
+    "Take the statistics anew before validating, and mend what keeps them from following: a momentum near 0 or 1, "
+    "layers that are never in training mode, batches of few images, or a rate that is high to the end."
+)
+IN_WORDS: dict[Pace, str] = {
     "odd": "their momentum is near 0 or 1, or they never followed training",
     "short": "training was too short for them to leave their first values",
     "usual": "they follow at a usual pace and lag behind the weights, or the batches were too small",
 }
 
 
-def _pace(seen: Measurements) -> Pace:
+def pace_of(model: nn.Module) -> Pace:
     """How the slowest of the norms follows: its momentum, and how much of its first values is left."""
     paces: set[Pace] = set()
-    for norm in norms_of(seen.training.model):
+    for norm in norms_of(model):
         batches = 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
         momentum = norm.momentum
         if momentum is None:  # torch: the plain mean of all batches
@@ -93,7 +98,7 @@ def _pace(seen: Measurements) -> Pace:
     return "short" if "short" in paces else "usual"
 
 
-def _severity(pace: Pace, size: float, question: str) -> Severity:
+def severity_of(pace: Pace, size: float, question: str) -> Severity:
     """A lag is part of every training that has not come to rest: only one that is large is worth a warning."""
     if pace == "odd":
         return "serious"
@@ -108,7 +113,7 @@ def _re_estimated(seen: Measurements) -> tuple[Gain, Gain, tuple[float, float, i
     if images is None or val is None or own is None:
         return None
     with untouched(seen.training):
-        re_estimate(seen.training.model, in_batches(images, _BATCH))
+        re_estimate(seen.training.model, in_batches(images, BATCH))
         after = seen.again("val")
         own_after = seen.again("train" if seen.training.plain is None else "plain")
     gains = gain_of(val.scores, after), gain_of(own.scores, own_after)
@@ -122,7 +127,7 @@ def _disagreement(seen: Measurements) -> Iterator[Finding]:
     images = seen.some_images(_IMAGES)
     if images is None:
         return
-    question, batches = seen.training.question, in_batches(images, _BATCH)
+    question, batches = seen.training.question, in_batches(images, BATCH)
     with untouched(seen.training):
         before = score_images(seen.training, batches)
         with batch_statistics(seen.training.model):

@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from scipy import stats
-from scipy.special import softmax, stdtr
-from torch import Tensor
+from scipy.special import softmax
 
 from snellen.core.finding import Finding
 from snellen.core.thresholds import FLOORS, alpha
 from snellen.doctor.case import Case, Floats
+from snellen.doctor.experiments.channels import Channels, Prepared, beyond_nature, channels_differ
 from snellen.doctor.experiments.measure import (
     Measurements,
     Seen,
@@ -24,16 +23,10 @@ from snellen.doctor.experiments.measure import (
     measurements,
     told,
 )
-from snellen.doctor.loaders import Affine
 from snellen.doctor.scores import Gain, Scores
 from snellen.metrics.log_loss import log_losses
 
-# Ratios of deviations that light and weather do not reach between two sets of photographs of the same things: between
-# day and night they differ by about two.
-_UNNATURAL_RATIO = 3.0
 _GAP, _HALF = 0.05, 0.5  # of accuracy between the sides; of the gap
-_MOVED = 0.1  # of a deviation, or of its logarithm
-_CONSTANT = 1e-5  # deviation of a channel that says nothing: it is moved, not stretched
 _FEWEST = 100  # images for a t-test of losses, which are skewed
 _IMAGES_OF_MEAN = 2048
 _LITTLE = 0.1  # of the errors of guessing are gone: beyond that something in the images is surely used
@@ -58,18 +51,19 @@ def inputs_differ(case: Case) -> Iterator[Finding]:
     if val is None or own is None or val.means.shape[1] != own.means.shape[1] or not _is_worse(val, own):
         return
     question = seen.training.question
+    theirs, ours = _channels(val), _channels(own)
     half = val.scores.mean + _HALF * (own.scores.mean - val.scores.mean)
-    straight = _trial(seen, val, _Prepared(val, own, reverse=False, match=True))
+    straight = _trial(seen, val, Prepared(theirs, ours, reverse=False, match=True))
     turned = None
     if val.small.dim() == 4 and val.means.shape[1] == 3:
-        tried = [_trial(seen, val, _Prepared(val, own, reverse=True, match=match)) for match in (False, True)]
+        tried = [_trial(seen, val, Prepared(theirs, ours, reverse=True, match=match)) for match in (False, True)]
         turned = max((each for each in tried if each is not None), key=lambda each: each.gain.mean, default=None)
     if turned is not None and turned.scores.mean >= half and is_shown(turned.gain, question, "channels-swapped", 2):
         beyond = None if straight is None else gain_of(straight.scores, turned.scores)
         if beyond is None or is_shown(beyond, question, "channels-swapped", 2):
             yield _channels_swapped(question, val, turned)
             return
-    if straight is not None and straight.scores.mean >= half and _statistics_differ(val, own):
+    if straight is not None and straight.scores.mean >= half and channels_differ(theirs, ours):
         if is_shown(straight.gain, question, "inputs-differ"):
             yield _inputs_differ(question, val, own, straight)
 
@@ -90,40 +84,11 @@ def _is_worse(val: Seen, own: Seen) -> bool:
     return clearly and bool(stats.mannwhitneyu(val.scores.values, own.scores.values, alternative="less").pvalue < 0.01)
 
 
-def _statistics_differ(val: Seen, own: Seen) -> bool:
-    """Whether the mean or the mean square of a channel differs between the sides: Welch's test over images."""
-    (mean, std), (own_mean, own_std) = val.channels, own.channels
-    moved = np.maximum(np.abs(mean - own_mean) / own_std, np.abs(np.log(std / own_std)))
-    p = np.minimum(_welch(val.means, own.means), _welch(val.squares, own.squares))
-    return bool(((p < alpha("inputs-differ", 2 * len(moved))) & (moved > _MOVED)).any())
+def _channels(side: Seen) -> Channels:
+    return Channels(means=side.means, squares=side.squares)
 
 
-def _welch(first: Floats, second: Floats) -> Floats:
-    """Two-sided p-values of equal means of the columns of [n, c] and [m, c], with the fewer degrees of freedom."""
-    error = np.sqrt(first.var(0) / len(first) + second.var(0) / len(second) + 1e-24)
-    freedom = max(1, min(len(first), len(second)) - 1)
-    return np.asarray(2 * stdtr(freedom, -np.abs(first.mean(0) - second.mean(0)) / error), np.float64)
-
-
-class _Prepared:
-    """Inputs [n, c, ...] with their channels in reverse, or with the channel statistics of the training side."""
-
-    def __init__(self, val: Seen, own: Seen, *, reverse: bool, match: bool) -> None:
-        (mean, std), (own_mean, own_std) = val.channels, own.channels
-        if reverse:
-            mean, std = mean[::-1], std[::-1]
-        scale = np.where(np.minimum(std, own_std) > _CONSTANT, own_std / std, 1.0)
-        self._reverse = reverse
-        self._affine = (
-            Affine(scale=torch.tensor(scale), offset=torch.tensor(own_mean - mean * scale)) if match else None
-        )
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        turned = inputs.flip(1) if self._reverse else inputs
-        return turned if self._affine is None else self._affine(turned)
-
-
-def _trial(seen: Measurements, val: Seen, prepared: _Prepared) -> _Trial | None:
+def _trial(seen: Measurements, val: Seen, prepared: Prepared) -> _Trial | None:
     scores = seen.again("val", prepared)
     found = gain_of(val.scores, scores)
     return None if found is None else _Trial(scores, found)
@@ -143,8 +108,9 @@ def _channels_swapped(question: str, val: Seen, turned: _Trial) -> Finding:
 
 
 def _inputs_differ(question: str, val: Seen, own: Seen, straight: _Trial) -> Finding:
-    (mean, std), (own_mean, own_std) = val.channels, own.channels
-    unnatural = _is_beyond_nature(val, own)
+    theirs, ours = _channels(val), _channels(own)
+    (mean, std), (own_mean, own_std) = theirs.pooled, ours.pooled
+    unnatural = beyond_nature(theirs, ours)
     cause = (
         "no light does that to images: they are prepared otherwise"
         if unnatural
@@ -169,13 +135,6 @@ def _inputs_differ(question: str, val: Seen, own: Seen, straight: _Trial) -> Fin
         certainty="confirmed",
         treatment={"change": "plain validation"},
     )
-
-
-def _is_beyond_nature(val: Seen, own: Seen) -> bool:
-    """Whether deviations differ by more than light explains, or the mean is that of no training image."""
-    ratio = val.channels[1] / own.channels[1]
-    outside = (val.channels[0] < own.means.min(0)) | (val.channels[0] > own.means.max(0))
-    return bool((np.maximum(ratio, 1 / ratio) > _UNNATURAL_RATIO).all() or outside.all())
 
 
 def inputs_ignored(case: Case) -> Iterator[Finding]:

@@ -37,7 +37,7 @@ _LEAST_LEAD = 0.05  # of accuracy, of the reference over the network
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Way:
+class Way:
     """A way of learning the images: the user's own step, or AdamW at a rate, perhaps from other weights or of images
     that are standardised."""
 
@@ -47,12 +47,12 @@ class _Way:
     standardised: bool = False
 
 
-_WAYS = (
-    _Way(says="its own step"),
-    *(_Way(says=f"AdamW at {rate:g}", rate=rate) for rate in _RATES),
-    *(_Way(says=f"new weights and AdamW at {rate:g}", rate=rate, anew=True) for rate in _RATES[:2]),
-    _Way(says=f"standardised images and AdamW at {_RATES[0]:g}", rate=_RATES[0], standardised=True),
-    _Way(says=f"all of these and AdamW at {_RATES[1]:g}", rate=_RATES[1], anew=True, standardised=True),
+WAYS = (
+    Way(says="its own step"),
+    *(Way(says=f"AdamW at {rate:g}", rate=rate) for rate in _RATES),
+    *(Way(says=f"new weights and AdamW at {rate:g}", rate=rate, anew=True) for rate in _RATES[:2]),
+    Way(says=f"standardised images and AdamW at {_RATES[0]:g}", rate=_RATES[0], standardised=True),
+    Way(says=f"all of these and AdamW at {_RATES[1]:g}", rate=_RATES[1], anew=True, standardised=True),
 )
 
 
@@ -73,7 +73,7 @@ def cannot_overfit(case: Case) -> Iterator[Finding]:
     if images is None:
         return
     learnt: dict[str, float] = {}
-    for way in _WAYS:
+    for way in WAYS:
         share = _share_learnt(seen, way, images)
         if share is None:
             return
@@ -86,25 +86,24 @@ def cannot_overfit(case: Case) -> Iterator[Finding]:
     yield from _network_unfit(case, seen, learnt)
 
 
-def _observed(learnt: dict[str, float], way: _Way | None) -> Finding:
-    own, best = learnt[_WAYS[0].says], max(0.0, *learnt.values())
+def _observed(learnt: dict[str, float], way: Way | None) -> Finding:
+    own, best = learnt[WAYS[0].says], max(0.0, *learnt.values())
     helped = f"with {'the best of all ways tried' if way is None else way.says} {best:.0%}"
-    if way is None:
-        where = "the network, its loss or the images themselves"
-    else:
-        where = _where(way)
     return Finding(
         code="cannot-overfit",
         severity="warning" if way is None else "info",
         message=f"Given {_IMAGES} training images {_STEPS} times, the training rids itself of {max(0.0, own):.0%} of "
         f"the errors of one answer for all; {helped}.",
-        advice=f"Look at {where} first.",
+        advice=f"Look at {where(way)} first.",
         evidence={"learnt": learnt},
         certainty="observed",
     )
 
 
-def _where(way: _Way) -> str:
+def where(way: Way | None) -> str:
+    """What to look at first where ``way`` learnt the images and those before it did not; None: no way did."""
+    if way is None:
+        return "the network, its loss or the images themselves"
     if way.standardised:
         return "the scale of the inputs"
     return "the weights that it begins with" if way.anew else "the optimizer, its rate and the step"
@@ -132,7 +131,7 @@ def _network_unfit(case: Case, seen: Measurements, learnt: dict[str, float]) -> 
     )
 
 
-def _share_learnt(seen: Measurements, way: _Way, images: Batch) -> float | None:
+def _share_learnt(seen: Measurements, way: Way, images: Batch) -> float | None:
     """The most that was learnt at any look; None where it takes too long."""
     build = seen.training.build
     assert build is not None
@@ -140,7 +139,7 @@ def _share_learnt(seen: Measurements, way: _Way, images: Batch) -> float | None:
         fresh = build(seen.seed)
         images = _standardised(images) if way.standardised else images
         torch.manual_seed(keyed_seed("overfit", seen.seed))
-        step: Callable[[Batch], Any] = _house_step(fresh, way) if way.rate else fresh.take_step
+        step: Callable[[Batch], Any] = house_step(fresh, way) if way.rate else fresh.take_step
         begun, best = time.thread_time(), -math.inf
         for number in range(_STEPS):
             step(images)
@@ -158,7 +157,8 @@ def _standardised(images: Batch) -> Batch:
     return Affine(scale=1 / std, offset=-mean / std)(images[0]), images[1]
 
 
-def _house_step(fresh: Training, way: _Way) -> Callable[[Batch], None]:
+def house_step(fresh: Training, way: Way) -> Callable[[Batch], float]:
+    """A step of AdamW on all weights, without dropout; gives its loss."""
     if way.anew:
         new_weights(fresh)
     no_dropout(fresh)
@@ -166,11 +166,13 @@ def _house_step(fresh: Training, way: _Way) -> Callable[[Batch], None]:
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(fresh.model.parameters(), lr=way.rate, weight_decay=0.0)
 
-    def step(batch: Batch) -> None:
+    def step(batch: Batch) -> float:
         fresh.model.train()
         optimizer.zero_grad()
-        fresh.loss_of(batch).backward()  # type: ignore[no-untyped-call]
+        loss = fresh.loss_of(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        return float(loss.detach())
 
     return step
 
