@@ -11,12 +11,16 @@ from snellen.api.results import Audit
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.device import available_cores
-from snellen.core.finding import Finding
+from snellen.core.finding import SEVERITIES, Finding, run_checks
 from snellen.core.record import SPLITS
 from snellen.core.run import RunFolder
+from snellen.core.seeds import keyed_permutation
 
 if TYPE_CHECKING:
+    from snellen.audit.subject import AuditSubject
     from snellen.data.survey import Survey
+
+_MOST_LOOKED_AT = 1_000  # images: about two seconds
 
 
 def audit(
@@ -39,7 +43,9 @@ def audit(
     cache = cache_of(config)
     name, listing = read_listing(config, cache, console)
     known = survey(name, listing, config, console=console, workers=max(2, available_cores()), cache=cache)
-    findings, summary = audited(known, None if quick else features_of(known, config, cache, console))
+    features = None if quick else features_of(known, config, cache, console)
+    maps = None if quick else maps_of(known, config, console)
+    findings, summary = audited(known, features, maps)
     tell(console, known, findings)
     run = RunFolder.create(Path(out) if out else fresh_folder(f"{name}-audit"))
     with removed_on_failure(run):
@@ -63,21 +69,68 @@ def features_of(known: Survey, config: Config, cache: Path, console: Console) ->
     return embedding.of
 
 
-def audited(known: Survey, features: Mapping[str, Any] | None = None) -> tuple[list[Finding], dict[str, Any]]:
-    """What the checks found, and the summary. ``features`` are those of ``AuditSubject``, or None."""
+def maps_of(known: Survey, config: Config, console: Console) -> Mapping[str, Any] | None:
+    """What it sees at each place of images in which objects or pixels are marked, by id; None where none are."""
+    if not (known.listing.marks_objects or known.listing.has_masks):
+        return None
+    from snellen.train.dense_embedding import embed_places
+
+    maps = embed_places(known, config, console)
+    console.say(f"Looked at the places of {len(maps):,} images")
+    return maps
+
+
+def audited(
+    known: Survey, features: Mapping[str, Any] | None = None, maps: Mapping[str, Any] | None = None
+) -> tuple[list[Finding], dict[str, Any]]:
+    """What the checks found, and the summary. ``features`` and ``maps`` are those of ``AuditSubject``, or None."""
     from snellen.audit.run_audit import run_audit
-    from snellen.audit.subject import AuditSubject
     from snellen.audit.summary import summarize
 
-    subject = AuditSubject(
+    subject = subject_of(known, features, maps)
+    return run_audit(subject), summarize(subject)
+
+
+def subject_of(
+    known: Survey, features: Mapping[str, Any] | None = None, maps: Mapping[str, Any] | None = None
+) -> AuditSubject:
+    """What the checks look at."""
+    from snellen.audit.subject import AuditSubject
+
+    return AuditSubject(
         listing=known.listing,
         facts=known.facts,
         left_out=known.left_out,
         pairs=known.pairs,
         manifest=known.manifest,
         features=features,
+        maps=maps,
     )
-    return run_audit(subject), summarize(subject)
+
+
+def look_at_labels(
+    run: RunFolder, known: Survey, console: Console, features: Mapping[str, Any], *, by_network: bool = True
+) -> None:
+    """What a training's own features say of the labels goes to the other findings of the run, and is said.
+
+    Of at most ``_MOST_LOOKED_AT`` images, drawn at random: a training should not wait for it.
+
+    by_network  False: ``features`` are pixels, in which labels may well be hidden: that they tell nothing is no finding
+    """
+    from snellen.audit.checks import LABEL_CHECKS
+    from snellen.audit.label_order import labels_carry_nothing
+    from snellen.audit.pictures import save_pictures
+
+    order = keyed_permutation(len(features), "labels")[:_MOST_LOOKED_AT]
+    ids = sorted(features)
+    subject = subject_of(known, {ids[i]: features[ids[i]] for i in order})
+    found = run_checks([each for each in LABEL_CHECKS if by_network or each is not labels_carry_nothing], subject)
+    if not found:
+        return
+    findings = sorted([*run.findings, *found], key=lambda finding: -SEVERITIES.index(finding.severity))
+    run.write_findings(findings)
+    save_pictures(run, known, findings)
+    _tell_findings(console, found)
 
 
 def _propose(run: RunFolder, known: Survey, findings: Sequence[Finding]) -> bool:
@@ -123,6 +176,10 @@ def tell(console: Console, known: Survey, findings: Sequence[Finding]) -> None:
     )
     for note in known.notes:
         console.say(f"  {note}")
+    _tell_findings(console, findings)
+
+
+def _tell_findings(console: Console, findings: Sequence[Finding]) -> None:
     for finding in findings:
         if finding.severity != "info":
             console.say(f"  {finding.severity}: {finding.message} {finding.advice}")

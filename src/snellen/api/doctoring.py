@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.api.auditing import audited, features_of
+from snellen.api.auditing import features_of, subject_of
 from snellen.api.places import cache_of, check_place, fresh_folder
 from snellen.api.results import Diagnosis
 from snellen.core.config import Config
@@ -92,7 +92,7 @@ def doctor(  # noqa: PLR0913  (each of them is an option)
 
 def _of_script(script: str, visit: _Visit) -> Diagnosis:
     prepare_process()
-    from snellen.doctor.changes import CHANGES
+    from snellen.doctor.changes import change_of
     from snellen.doctor.examine import examine
     from snellen.doctor.of_script import case_of, training_of
     from snellen.doctor.trial import Rule, try_change
@@ -107,13 +107,14 @@ def _of_script(script: str, visit: _Visit) -> Diagnosis:
     _tell(console, found)
     trial = None
     if visit.treat:
-        name = next((str(each.treatment["change"]) for each in found.diagnoses if "change" in each.treatment), None)
-        if name is None:
+        known = (change_of(each.treatment) for each in found.diagnoses)
+        change = next((each for each in known if each is not None), None)
+        if change is None:
             console.say("Nothing was diagnosed that a change to this training is known to cure: nothing is tried.")
         else:
             rule = Rule(seeds=visit.seeds)
-            _declare(visit.out, rule.sentence(), name, console)
-            trial = try_change(case, CHANGES[name], rule)
+            _declare(visit.out, rule.sentence(), change.name, console)
+            trial = try_change(case, change, rule)
     return _written(script, found, trial, visit, findings=found.findings)
 
 
@@ -137,6 +138,8 @@ def _of_run(run: RunFolder, visit: _Visit) -> Diagnosis:
 
 def _looked_at(run: RunFolder, visit: _Visit) -> tuple[Case, list[Finding]]:
     """The case, and what is known of the data: from the folder; to confirm, from the images and the network as well."""
+    from snellen.audit.run_audit import run_audit
+    from snellen.doctor.more_data import more_data_would_help
     from snellen.doctor.of_run import case_of_folder, case_of_session
 
     if not visit.confirm:
@@ -149,7 +152,9 @@ def _looked_at(run: RunFolder, visit: _Visit) -> tuple[Case, list[Finding]]:
     cache, console = cache_of(config), visit.console
     data = read_data(as_planned(config, run.plan), cache, console)
     session = reopen(run, config, data, cache, console)
-    of_the_data, _ = audited(data.survey, features_of(data.survey, config, cache, console))
+    features = features_of(data.survey, config, cache, console)
+    subject = subject_of(data.survey, features)
+    of_the_data = [*run_audit(subject), *more_data_would_help(subject.labelled, config.seed)]
     return case_of_session(session, console), of_the_data
 
 

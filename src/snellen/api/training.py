@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snellen.api.auditing import audited, tell, write_survey
+from snellen.api.auditing import audited, look_at_labels, tell, write_survey
 from snellen.api.places import anchored, cache_of, check_place, fresh_folder, removed_on_failure
 from snellen.api.using import Run
 from snellen.core.config import Config
@@ -48,6 +49,7 @@ def train_run(
     findings, summary = audited(data.survey)
     tell(console, data.survey, findings)
     from snellen.train.build import make_plan
+    from snellen.train.resolve import TINY_SIDE
     from snellen.train.start import begin
 
     config = anchored(config)
@@ -59,6 +61,10 @@ def train_run(
             write_overlay(run.overlay, data.survey.name, data.survey.listing.changes)
         session = begin(run, config, data, made, cache, console)
     session.watch, session.should_stop = watch, should_stop
+    plan, by_network = session.plan, session.plan.probe == "features"
+    is_tiny = max(plan.preprocessing.input_size) <= TINY_SIDE
+    if config.test and (by_network or is_tiny):  # folds and trials are of the same images each time
+        session.on_features = partial(look_at_labels, run, data.survey, console, by_network=by_network)
     return _finish(session, resuming=False, report=report)
 
 

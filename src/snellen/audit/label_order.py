@@ -8,13 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from snellen.audit.labelled import Codes, Labelled, Mask
+from snellen.audit.other_side import OtherSide
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, listed
 from snellen.core.finding import Finding
 from snellen.core.record import Split
 from snellen.core.seeds import keyed_permutation, keyed_seed
 from snellen.core.thresholds import alpha
+from snellen.data.overlay import renamed
+from snellen.metrics.confusion import best_renaming
 
 _LITTLE = 0.05  # above chance: labels that mean anything to a network are told oftener than that
+_LITTLE_BESIDE = 0.15  # the same, where the labels of another side show that the network does see the classes
 _SHIFTS = (1, -1, 2, -2)  # rows
 _JUMP = 0.20  # of all images, told rightly, by which labels that were moved back must be better
 _PERMUTED = 0.30  # the same, for classes that were numbered in another order
@@ -30,8 +34,13 @@ def labels_carry_nothing(subject: AuditSubject) -> Iterator[Finding]:
     if seen is None:
         return
     asked, k = _evenly(seen, seen.codes), len(seen.classes)
+    if subject.other_side is not None and _carry_nothing_here(subject.other_side, asked & seen.on("train")):
+        yield from list(_shifted(subject, seen, 1 / k))[:1] or [_nothing_on_train(subject.other_side)]
+        return
     right, n = _told(seen, seen.codes, asked), int(asked.sum())
-    if _at_most(right, n, min(0.99, 1 / k + _LITTLE)) > alpha("labels-carry-nothing"):
+    if _at_most(right, n, min(0.99, 1 / k + _LITTLE)) > alpha(
+        "labels-carry-nothing", 1 if subject.other_side is None else 2
+    ):
         return
     shifted = list(_shifted(subject, seen, right / n))
     if shifted:
@@ -47,6 +56,30 @@ def labels_carry_nothing(subject: AuditSubject) -> Iterator[Finding]:
         "network does not see, and training will show it; if not, correct how labels and images were joined.",
         evidence={"num_right": right, "num_asked": n, "by_chance": 1 / k, "at_most": 1 / k + _LITTLE},
         images=tuple(seen.ids[i] for i in np.flatnonzero(asked)[:MAX_IMAGES]),
+    )
+
+
+def _carry_nothing_here(other: OtherSide, asked: Mask) -> bool:
+    """Whether training labels are told no oftener than by chance, and those of the other side are."""
+    level, k = alpha("labels-carry-nothing", 2), len(other.seen.classes)
+    right, n = int((asked & (other.by_train == other.seen.codes)).sum()), int(asked.sum())
+    return _at_most(right, n, min(0.99, 1 / k + _LITTLE_BESIDE)) <= level and other.told().are_worse(level)
+
+
+def _nothing_on_train(other: OtherSide) -> Finding:
+    told = other.told()
+    by_chance = told.num_train / len(other.seen.classes)
+    return Finding(
+        code="labels-carry-nothing",
+        severity="serious",
+        certainty="confirmed",
+        message="The labels of training say next to nothing of its images: a model of the others tells "
+        f"{told.of_train_by_train} of {told.num_train:,}, where {by_chance:.0f} would be by "
+        f"chance; of the {told.side} labels {told.of_side} of {told.num_side:,} are told.",
+        advice="Find out how images and labels of training were joined, by name or by their order; those of "
+        f"{told.side} are in order.",
+        evidence={**told.evidence(), "by_chance": 1 / len(other.seen.classes)},
+        images=tuple(np.array(other.seen.ids)[other.seen.on("train")][:MAX_IMAGES].tolist()),
     )
 
 
@@ -125,7 +158,7 @@ def _permuted(seen: Labelled, said: Codes, side: Split, looks: int) -> Iterator[
         return
     meant = _matched(seen, said, there)
     moved = {seen.classes[i]: seen.classes[j] for i, j in enumerate(meant.tolist()) if i != j}
-    wrong = np.flatnonzero(seen.on(side) & (meant[seen.codes] != seen.codes))
+    wrong = np.flatnonzero(seen.on(side) & (meant[seen.codes] != seen.codes)).tolist()
     yield Finding(
         code="class-map-permuted",
         severity="serious",
@@ -135,25 +168,16 @@ def _permuted(seen: Labelled, said: Codes, side: Split, looks: int) -> Iterator[
         f"images are told rightly, as given {as_given}.",
         advice=f"Number the classes of {side} in the order of train: the two lists of names were sorted differently.",
         evidence={"side": side, "meant": moved, "num_right": as_matched, "num_right_as_given": as_given, "p": p},
-        images=tuple(seen.ids[i] for i in wrong[:MAX_IMAGES].tolist()),
+        images=tuple(seen.ids[i] for i in wrong[:MAX_IMAGES]),
         treatment={
-            "overlay": [
-                {"image": seen.ids[i], "action": "relabel", "value": seen.classes[meant[seen.codes[i]]]}
-                for i in wrong.tolist()
-            ]
+            "overlay": renamed([seen.ids[i] for i in wrong], [seen.classes[seen.codes[i]] for i in wrong], moved)
         },
     )
 
 
 def _matched(seen: Labelled, said: Codes, among: Mask) -> Codes:
-    """What each class is meant to be, [k]: one to one, so that most images are as the model says."""
-    from scipy.optimize import linear_sum_assignment
-
-    k = len(seen.classes)
-    table = np.zeros((k, k))
-    np.add.at(table, (seen.codes[among], said[among]), 1.0)
-    table[np.diag_indices(k)] += 0.5  # of equals, as it is
-    return np.asarray(linear_sum_assignment(-table)[1], np.int64)
+    """What each class is meant to be, [k]."""
+    return best_renaming(seen.codes[among], said[among], len(seen.classes))
 
 
 def _moved(subject: AuditSubject, seen: Labelled, shift: int) -> Codes:

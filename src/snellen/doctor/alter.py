@@ -6,7 +6,7 @@ clipping put the plain step of ``Training.take_step`` in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,8 +16,21 @@ from torch import Tensor, nn
 
 from snellen.doctor import initialisation
 from snellen.doctor.case import Batch, Training
-from snellen.doctor.loaders import Affine, Mapped, Merged, Shuffled, statistics
+from snellen.doctor.forwards import Cuts, DropoutsOff, Dropping, GraphKept, run_within
+from snellen.doctor.loaders import (
+    Affine,
+    Enriched,
+    Finite,
+    Mapped,
+    Merged,
+    Parted,
+    Shuffled,
+    num_batches,
+    statistics,
+)
+from snellen.doctor.modes import in_evaluation
 from snellen.doctor.norms import freeze_frozen, norms_of, re_estimate
+from snellen.doctor.safety import untouched
 
 # --- rates and regularisation: the user's own step stays
 
@@ -68,14 +81,31 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 
 
 def no_dropout(training: Training) -> Training:
+    """None by modules, and none by functions either."""
     for module in training.model.modules():
         if isinstance(module, _DROPOUTS):
             module.p = 0.0
+    if has_dropout(training):
+        run_within(training.model, DropoutsOff, learning=True)
+        run_within(training.model, DropoutsOff, learning=False)
     return training
 
 
 def has_dropout(training: Training) -> bool:
-    return any(isinstance(module, _DROPOUTS) and module.p > 0 for module in training.model.modules())
+    """Whether anything is dropped from the first batch while the model trains."""
+    if any(isinstance(module, _DROPOUTS) and module.p > 0 for module in training.model.modules()):
+        return True
+    return _forward_within(Dropping(), training)
+
+
+def _forward_within(watch: Cuts | Dropping, training: Training) -> bool:
+    """What ``watch`` saw in the forward pass of the first training batch."""
+    with untouched(training):
+        batch = next(iter(training.train))
+        training.model.train()
+        with watch:
+            training.loss_of(batch)
+    return watch.seen
 
 
 def slow_body(training: Training) -> Training:
@@ -157,6 +187,39 @@ def merge(training: Training, count: int) -> Training:
     """Larger batches; a schedule by the step is made to fit the fewer steps."""
     merged = replace(training, train=Merged(training.train, count))
     return full_schedule(merged) if training.scheduler is not None and training.scheduled == "step" else merged
+
+
+def part(training: Training, count: int) -> Training:
+    """Smaller batches, of two images at least; a schedule by the step is made to fit the more steps."""
+    parted = replace(training, train=Parted(training.train, count))
+    return full_schedule(parted) if training.scheduler is not None else parted
+
+
+def finite_inputs(training: Training) -> Training:
+    """Training without the images that hold NaN or infinity; in those of validation, 0 stands for it."""
+    plain = training.plain
+    return replace(
+        training,
+        train=Finite(training.train),
+        val=Mapped(training.val, _filled),
+        plain=None if plain is None else Finite(plain),
+        evaluate=None,
+    )
+
+
+def _filled(inputs: Tensor) -> Tensor:
+    return torch.nan_to_num(inputs, 0.0, 0.0, 0.0)
+
+
+def has_inputs_not_finite(training: Training) -> bool:
+    with untouched(training):
+        return any(not bool(torch.isfinite(inputs).all()) for inputs, _ in training.train)
+
+
+def more_of(training: Training, rows: Sequence[int], times: float) -> Training:
+    """The training images at ``rows`` of ``plain`` are seen ``times`` times as often; the further times unaugmented."""
+    assert training.plain is not None
+    return replace(training, train=Enriched(training.train, training.plain, rows, times, seed=_SHUFFLE_SEED))
 
 
 # --- weights, loss, step, evaluation
@@ -257,17 +320,12 @@ def full_schedule(training: Training) -> Training:
     """A cosine over the steps that are really taken instead of the schedule, from the same peak."""
     if training.optimizer is None:
         return training
-    count = max(1, training.epochs) * (_num_batches(training) if training.scheduled == "step" else 1)
+    count = max(1, training.epochs) * (num_batches(training.train) if training.scheduled == "step" else 1)
     for group in training.optimizer.param_groups:
         group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
         group.pop("initial_lr", None)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(training.optimizer, T_max=count)
     return replace(training, scheduler=scheduler)
-
-
-def _num_batches(training: Training) -> int:
-    length = getattr(training.train, "__len__", None)
-    return length() if length is not None else sum(1 for _ in training.train)
 
 
 def has_schedule(training: Training) -> bool:
@@ -291,3 +349,29 @@ def re_estimated(training: Training) -> Training:
 
 def has_norms(training: Training) -> bool:
     return bool(norms_of(training.model))
+
+
+# --- the forward pass
+
+
+def dropouts_off(training: Training) -> Training:
+    """In evaluation the forward pass drops nothing and adds no noise, whatever its functions are told of the mode."""
+    run_within(training.model, DropoutsOff, learning=False)
+    return training
+
+
+def evaluates_at_random(training: Training) -> bool:
+    with untouched(training), in_evaluation(training.model), torch.no_grad():
+        inputs, _ = next(iter(training.val))
+        once, again = training.model(inputs), training.model(inputs)
+    return isinstance(once, Tensor) and not torch.equal(once, again)
+
+
+def whole_graph(training: Training) -> Training:
+    """While the model trains, its forward pass detaches nothing, and gradients flow through all of it."""
+    run_within(training.model, GraphKept, learning=True)
+    return training
+
+
+def cuts_graph(training: Training) -> bool:
+    return _forward_within(Cuts(), training)

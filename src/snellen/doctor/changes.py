@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
-from snellen.doctor import alter, house
+from snellen.doctor import alter, house, imbalance, regions
 from snellen.doctor.case import Training
 
 
@@ -54,6 +55,16 @@ _ALL = (
     ),
     Change(name="channels reversed", says="the colour channels of validation in reverse", apply=alter.reverse_channels),
     Change(name="batch*8", says="eight times the batch", apply=partial(alter.merge, count=8)),
+    Change(
+        name="adjusted logits",
+        says="a loss that makes up for the shares of the classes",
+        apply=imbalance.adjust_logits,
+        fits=imbalance.has_classes,
+    ),
+    *(
+        Change(name=f"batch/{count}", says=f"batches of a {words} the size", apply=partial(alter.part, count=count))
+        for count, words in ((4, "quarter of"), (16, "sixteenth of"))
+    ),
     Change(name="house step", says="a plain step: clear, loss, backward, update", apply=alter.house_step),
     Change(name="all parameters", says="an optimizer that holds every parameter", apply=alter.all_parameters),
     Change(name="logits", says="a loss on logits", apply=alter.logits),
@@ -81,8 +92,68 @@ _ALL = (
         apply=alter.full_schedule,
         fits=alter.has_schedule,
     ),
+    Change(
+        name="balanced classes",
+        says="every class seen equally often",
+        apply=imbalance.balance,
+        fits=imbalance.has_classes,
+    ),
     Change(name="twice as long", says="twice the epochs", apply=alter.longer),
+    Change(
+        name="dropouts off",
+        says="functional dropouts that obey evaluation mode",
+        apply=alter.dropouts_off,
+        fits=alter.evaluates_at_random,
+    ),
+    Change(
+        name="whole graph", says="nothing detached in the forward pass", apply=alter.whole_graph, fits=alter.cuts_graph
+    ),
+    Change(
+        name="finite inputs",
+        says="no images with NaN or infinity",
+        apply=alter.finite_inputs,
+        fits=alter.has_inputs_not_finite,
+    ),
     Change(name="usual training", says="usual settings", apply=house.usual, fits=house.can_be_usual),
     Change(name="usual network", says="a usual network", apply=house.reference, fits=house.has_reference),
 )
 CHANGES: dict[str, Change] = {change.name: change for change in _ALL}
+
+
+MORE_OF, PAINTED_OVER = "more of a slice", "a region painted over"
+
+
+def change_of(treatment: Mapping[str, Any]) -> Change | None:
+    """The change that a ``Finding.treatment`` names; None where it names none that is known.
+
+    Beside the names of ``CHANGES``: ``{"change": MORE_OF, "rows": [places in ``plain``], "times": number}`` and
+    ``{"change": PAINTED_OVER, "region": name}``.
+    """
+    name = str(treatment.get("change", ""))
+    return _WITH_ARGUMENTS[name](treatment) if name in _WITH_ARGUMENTS else CHANGES.get(name)
+
+
+def _more_of(treatment: Mapping[str, Any]) -> Change:
+    rows, times = [int(row) for row in treatment["rows"]], float(treatment["times"])
+    return Change(
+        name=MORE_OF,
+        says=f"{len(rows)} training images seen {times:.3g} times as often",
+        apply=partial(alter.more_of, rows=rows, times=times),
+        fits=alter.has_plain,
+    )
+
+
+def _painted_over(treatment: Mapping[str, Any]) -> Change:
+    region = regions.REGIONS[str(treatment["region"])]
+    return Change(
+        name=PAINTED_OVER,
+        says=f"the {region.name} of every image painted over",
+        apply=partial(regions.painted_over, region=region),
+        fits=regions.are_images,
+    )
+
+
+_WITH_ARGUMENTS: dict[str, Callable[[Mapping[str, Any]], Change]] = {
+    MORE_OF: _more_of,
+    PAINTED_OVER: _painted_over,
+}

@@ -3,144 +3,35 @@
 A fork that does better tells which thing was wrong, since nothing else differs. One seed may be lucky: what won is run
 again with other seeds, and counts only when it wins in each of them.
 
+Where a training is too long for that, all of them are shortened alike (``Training.build_short``): what is seen then is
+a sign, and not a diagnosis.
+
 Before any of that two runs say where to look: the user's network in a usual training, and a usual network in it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from scipy.special import bdtrc
 
 from snellen.core.finding import Finding, Severity
 from snellen.core.thresholds import FLOORS, alpha
 from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES, Change
-from snellen.doctor.clipping import clips_hard
 from snellen.doctor.house import takes_longer
 from snellen.doctor.learning import learn
 from snellen.doctor.safety import untouched
 from snellen.doctor.scores import Gain, Scores, gain, score_images
+from snellen.doctor.suspicions import LESS_TELLING, QUICKENED, SUSPICIONS, Suspicion
 
 _USUAL, _REFERENCE = CHANGES["usual training"], CHANGES["usual network"]
 _MORE_SEEDS = (1, 2)
+_NOTHING = 0.01  # of the score: a change that does not even do this much leaves the matter open
 _TRIAGE_P = 0.05  # the only consequence is that forks are run
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suspicion:
-    """A cause, and the changes of which each would cure it if it were the one. holds: what else must be so."""
-
-    code: str
-    changes: tuple[str, ...]
-    message: str
-    advice: str
-    holds: Callable[[Training], bool] = field(default=lambda training: True)
-
-
-SUSPICIONS = (
-    Suspicion(
-        code="rate-too-high",
-        changes=("rate/3", "rate/10", "rate/100"),
-        message="The learning rate is too high",
-        advice="Train with the lower rate, or warm up to this one.",
-    ),
-    Suspicion(
-        code="rate-too-low",
-        changes=("rate*3", "rate*10", "rate*100", "rate*1000"),
-        message="The learning rate is too low for this many steps",
-        advice="Train with the higher rate.",
-    ),
-    Suspicion(
-        code="decay-too-strong",
-        changes=("no decay",),
-        message="The weight decay holds the weights down",
-        advice="Lower the weight decay by a factor of ten or more.",
-    ),
-    Suspicion(
-        code="dropout-too-strong",
-        changes=("no dropout",),
-        message="Dropout takes away more than the network can miss",
-        advice="Lower the dropout, or leave it out.",
-    ),
-    Suspicion(
-        code="bad-initialisation",
-        changes=("new weights",),
-        message="The network begins with weights that it cannot learn from",
-        advice="Leave the weights as torch makes them, or draw them by He's rule.",
-    ),
-    Suspicion(
-        code="inputs-not-scaled",
-        changes=("standardised inputs",),
-        message="The numbers that the network gets are on a scale that it learns badly from",
-        advice="Standardise the inputs by the mean and deviation of the training images.",
-    ),
-    Suspicion(
-        code="augmentation-hurts",
-        changes=("plain images",),
-        message="The augmentation takes away what the classes are told by",
-        advice="Leave out the augmentation, then bring its operations back one by one.",
-    ),
-    Suspicion(
-        code="batches-in-a-bad-order",
-        changes=("shuffle",),
-        message="The order of the training images holds training up",
-        advice="Shuffle the training images in each epoch.",
-    ),
-    Suspicion(
-        code="batch-too-small",
-        changes=("batch*8",),
-        message="The batches are too small for the normalisation or the rate",
-        advice="Use larger batches, accumulate gradients, or replace batch norms by group norms.",
-    ),
-    Suspicion(
-        code="clipping-too-strong",
-        changes=("house step",),
-        message="Gradients are clipped to less than a tenth of their length in most steps",
-        advice="Clip at about the 90th percentile of the gradients' norms, or not at all.",
-        holds=clips_hard,
-    ),
-    Suspicion(
-        code="step-does-not-fit",
-        changes=("house step",),
-        message="Something in the training step holds training up: clipping, scaling or the order of its calls",
-        advice="Clear the gradients, take the loss, go backward, update; then bring back one thing at a time.",
-    ),
-    Suspicion(
-        code="loss-unfit",
-        changes=("house loss",),
-        message="The loss does not lead to what is asked for",
-        advice="Use the usual loss of this question.",
-    ),
-    Suspicion(
-        code="batch-norms-stand-still",
-        changes=("usual momentum",),
-        message="The batch norms do not follow what they normalise",
-        advice="Give the batch norms their usual momentum of 0.1.",
-    ),
-    Suspicion(
-        code="schedule-unfit",
-        changes=("full schedule",),
-        message="The schedule ends, falls or rises at the wrong time",
-        advice="Fit the schedule to the number of steps that are taken.",
-    ),
-    Suspicion(
-        code="stopped-too-early",
-        changes=("twice as long",),
-        message="Training ended while the network was still getting better",
-        advice="Train for twice as many epochs.",
-    ),
-)
-# These make up for other faults as well: what is more particular goes before them when both help. Augmentation comes
-# last, as it slows learning: where another rate or more time does as much, it is not at fault.
-_LESS_TELLING = (
-    "rate-too-high",
-    "step-does-not-fit",
-    "loss-unfit",
-    "rate-too-low",
-    "stopped-too-early",
-    "augmentation-hurts",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +60,7 @@ class Forks:
         training = self.case.training
         if training is None or training.build is None or not training.epochs:
             return None
+        build = training.build_short or training.build
         name = "" if change is None else change.name
         if (name, seed) not in self.outcomes:
             longest = max((each.seconds for each in self.outcomes.values()), default=0.0)
@@ -176,7 +68,7 @@ class Forks:
                 return None
             begun = time.monotonic()
             with untouched(training):
-                fresh = training.build(seed)
+                fresh = build(seed)
                 if change is not None:
                     if not change.fits(fresh):
                         return None
@@ -196,12 +88,15 @@ class Forks:
 def explained_by_forks(case: Case, deadline: float) -> Iterator[Finding]:
     """Where to look, then what helps there: one finding, or none where a usual training does no better."""
     forks = Forks(case=case, deadline=deadline)
-    usual, reference = forks.gain(_USUAL), forks.gain(_REFERENCE)
-    if not any(each is not None and _is_worth_a_look(each) for each in (usual, reference)):
+    if case.training is not None and case.training.build_short is not None:
+        yield from _seen_in_short_trainings(forks, case.training)
         return
-    best = _best(forks)
+    usual, reference = forks.gain(_USUAL), forks.gain(_REFERENCE)
+    is_worth_it = any(each is not None and _is_worth_a_look(each) for each in (usual, reference))
+    best = _best(forks, [each for each in SUSPICIONS if is_worth_it or each.alone])
     if best is not None:
         yield best
+    if best is not None or not is_worth_it:
         return
     if case.training is None or takes_longer(case.training):
         return
@@ -215,14 +110,52 @@ def explained_by_forks(case: Case, deadline: float) -> Iterator[Finding]:
             return
 
 
+def _seen_in_short_trainings(forks: Forks, training: Training) -> Iterator[Finding]:
+    """As far as shortened trainings can tell: signs, of faults that do not merely slow learning down, for whatever
+    quickens it wins there. Nothing where the training as it is learns nothing in so few steps."""
+    base = forks.run(None) if training.question == "classification" else None
+    if base is None:
+        return
+    if not _learns(training, base.val):
+        yield _too_short(training, base.val)
+        return
+    usual, reference = forks.gain(_USUAL), forks.gain(_REFERENCE)
+    if any(each is not None and _is_worth_a_look(each) for each in (usual, reference)):
+        best = _best(forks, [each for each in SUSPICIONS if each.code not in QUICKENED])
+        if best is not None:
+            told = f" (seen in trainings shortened to {training.shortened:.0%} of their steps)"
+            message = best.message.removesuffix(".") + told + "."
+            evidence = {**best.evidence, "shortened": training.shortened}
+            yield replace(best, certainty="observed", message=message, evidence=evidence)
+
+
+def _learns(training: Training, val: Scores) -> bool:
+    """Whether more validation images are right than by guessing their most frequent class, by the binomial test."""
+    truth = [int(each) for _, targets in training.val for each in targets]
+    guess = max(Counter(truth).values()) / len(truth)
+    return bool(bdtrc(int(val.values.sum()) - 1, len(truth), guess) < _TRIAGE_P)
+
+
+def _too_short(training: Training, val: Scores) -> Finding:
+    return Finding(
+        code="forks-too-short",
+        severity="info",
+        message=f"Forks were shortened to {training.shortened:.0%} of the steps, and in so few the training as it is "
+        f"learns nothing ({val.mean:.1%} of the validation images are right): what would help is not known.",
+        advice="Try a change on the whole training: snellen doctor --treat, or a run with other settings.",
+        evidence={"shortened": training.shortened, "score": val.mean},
+        certainty="observed",
+    )
+
+
 def _is_worth_a_look(found: Gain) -> bool:
     return found.relative >= FLOORS["accuracy"] and found.p < _TRIAGE_P
 
 
-def _best(forks: Forks) -> Finding | None:
+def _best(forks: Forks, suspicions: Sequence[Suspicion]) -> Finding | None:
     """The suspicion whose change helps most, if it helps in every seed."""
     found: list[tuple[float, Suspicion, Change]] = []
-    for suspicion in SUSPICIONS:
+    for suspicion in suspicions:
         change, most = _best_change(forks, suspicion)
         if change is not None and most is not None and most.relative >= FLOORS["accuracy"] and most.p < _TRIAGE_P:
             found.append((most.relative, suspicion, change))
@@ -234,7 +167,10 @@ def _best(forks: Forks) -> Finding | None:
 
 
 def _best_change(forks: Forks, suspicion: Suspicion) -> tuple[Change | None, Gain | None]:
-    """Of the changes of one kind, in rising strength, for as long as more of it helps more."""
+    """Of the changes of one kind, in rising strength, for as long as more of it helps more, or nothing helps yet.
+
+    A rate that is a hundred times too high is as bad at a tenth.
+    """
     best: tuple[Change | None, Gain | None] = (None, None)
     training = forks.case.training
     if training is None or training.build is None or not suspicion.holds(training.build(0)):
@@ -244,6 +180,8 @@ def _best_change(forks: Forks, suspicion: Suspicion) -> tuple[Change | None, Gai
         if found is None:
             break
         if best[1] is not None and found.mean <= best[1].mean:
+            if max(abs(found.mean), abs(best[1].mean)) < _NOTHING:
+                continue
             break
         best = (CHANGES[name], found)
     return best
@@ -258,7 +196,7 @@ def _most_telling_first(
     def order(each: tuple[float, Suspicion, Change]) -> tuple[bool, int, float]:
         code = each[1].code
         is_close = each[0] >= 0.8 * most
-        return (not is_close, _LESS_TELLING.index(code) + 1 if code in _LESS_TELLING else 0, -each[0])
+        return (not is_close, LESS_TELLING.index(code) + 1 if code in LESS_TELLING else 0, -each[0])
 
     return sorted(found, key=order)
 

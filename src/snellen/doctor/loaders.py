@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -52,6 +52,19 @@ class Merged:
             yield torch.cat([inputs for inputs, _ in together]), torch.cat([targets for _, targets in together])
 
 
+@dataclass(frozen=True, slots=True)
+class Parted:
+    """Each batch of ``source`` as ``count`` of about the same size; of two images at least, for batch norms."""
+
+    source: Iterable[Batch]
+    count: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, targets in self.source:
+            parts = max(1, min(self.count, len(targets) // 2))
+            yield from zip(torch.tensor_split(inputs, parts), torch.tensor_split(targets, parts), strict=True)
+
+
 class Shuffled:
     """The images of ``source`` in another order each time, in batches of its size. Holds an epoch in memory."""
 
@@ -69,6 +82,86 @@ class Shuffled:
         for chosen in torch.split(order, size):
             if len(chosen) > 1:  # batch norms cannot learn from one
                 yield inputs[chosen], targets[chosen]
+
+
+class Balanced:
+    """The images of ``source`` drawn anew in each epoch, every class as often, in batches of the same sizes.
+
+    Rare images come several times (Japkowicz and Stephen 2002). Targets are classes, [n]. Holds an epoch in memory.
+    """
+
+    def __init__(self, source: Iterable[Batch], *, seed: int) -> None:
+        self._source, self._seed, self._epoch = source, seed, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = list(self._source)
+        inputs = torch.cat([each for each, _ in batches])
+        targets = torch.cat([each for _, each in batches])
+        generator = torch.Generator().manual_seed(keyed_seed("balance", self._seed, self._epoch))
+        self._epoch += 1
+        weights = 1 / torch.bincount(targets.cpu()).double()[targets.cpu()]
+        drawn = torch.multinomial(weights, len(targets), replacement=True, generator=generator)
+        for chosen in torch.split(drawn, [len(each) for _, each in batches]):
+            yield inputs[chosen], targets[chosen]
+
+    def __len__(self) -> int:
+        return num_batches(self._source)
+
+
+@dataclass(frozen=True, slots=True)
+class Finite:
+    """The batches of ``source`` without the images that hold NaN or infinity."""
+
+    source: Iterable[Batch]
+
+    def __iter__(self) -> Iterator[Batch]:
+        for inputs, targets in self.source:
+            good = torch.isfinite(inputs.flatten(1)).all(1)
+            if bool(good.all()):
+                yield inputs, targets
+            elif int(good.sum()) > 1:  # batch norms cannot learn from one
+                yield inputs[good], targets[good]
+
+
+class Enriched:
+    """The batches of ``source``, with further images of ``plain`` spread over them: those at ``rows`` of its order, so
+    that each is there ``times`` times as often, in another order in each epoch. Holds these images in memory."""
+
+    def __init__(
+        self, source: Iterable[Batch], plain: Iterable[Batch], rows: Sequence[int], times: float, *, seed: int
+    ) -> None:
+        self._source, self._plain, self._rows, self._times = source, plain, rows, times
+        self._seed, self._epoch = seed, 0
+        self._more: tuple[Tensor, Tensor] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._more is None:
+            self._more = _at(self._plain, self._rows)
+        inputs, targets = self._more
+        generator = torch.Generator().manual_seed(keyed_seed("more", self._seed, self._epoch))
+        self._epoch += 1
+        num = round((self._times - 1) * len(targets))
+        laps = -(-num // max(1, len(targets)))
+        order = torch.cat([torch.randperm(len(targets), generator=generator) for _ in range(laps)])[:num]
+        for chosen, (own, truth) in zip(order.tensor_split(num_batches(self._source)), self._source, strict=False):
+            yield torch.cat([own, inputs[chosen].to(own)]), torch.cat([truth, targets[chosen].to(truth)])
+
+
+def num_batches(source: Iterable[Batch]) -> int:
+    """Of an epoch; a loader that does not say so is run through."""
+    length = getattr(source, "__len__", None)
+    return length() if length is not None else sum(1 for _ in source)
+
+
+def _at(source: Iterable[Batch], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+    wanted = torch.tensor(sorted(rows))
+    start, parts = 0, []
+    for inputs, targets in source:
+        here = wanted[(wanted >= start) & (wanted < start + len(targets))] - start
+        parts.append((inputs[here], targets[here]))
+        start += len(targets)
+    inputs, targets = zip(*parts, strict=True)
+    return torch.cat(inputs), torch.cat(targets)
 
 
 def statistics(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:

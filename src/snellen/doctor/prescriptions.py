@@ -25,10 +25,18 @@ _OF_CHANGES: dict[str, Callable[[Plan], Settings]] = {
     "rate*1000": _rates(1000),
     "no decay": lambda plan: {"weight_decay": 0.0},
     "no dropout": lambda plan: {"dropout": 0.0},
+    "batch/4": lambda plan: {"batch_size": max(1, plan.batch_size // 4)},
+    "batch/16": lambda plan: {"batch_size": max(1, plan.batch_size // 16)},
+    "adjusted logits": lambda plan: {"imbalance": "weights"},
+    "balanced classes": lambda plan: {"imbalance": "oversample"},
     "plain images": lambda plan: {"augment": "none", "mixup": 0.0, "cutmix": 0.0},
     "batch*8": lambda plan: {"batch_size": 8 * plan.batch_size},
     "twice as long": lambda plan: {"epochs": 2 * plan.epochs, "patience": max(1, 2 * plan.patience)},
     "body rate/10": lambda plan: {"body_lr": plan.body_lr / 10},
+    "full schedule": lambda plan: {"schedule": "auto", "warmup_steps": "auto"},
+    "house loss": lambda plan: {"loss": "auto"},
+    "load weights": lambda plan: {"pretrained": True},
+    "frozen norms": lambda plan: {"freeze_norm": True},
     "usual training": lambda plan: {"optimizer": "auto", "schedule": "auto", "lr": "auto", "body_lr": "auto"},
 }
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -76,6 +77,8 @@ def _probe(session: Session, *, resume: bool) -> Probe | None:
         if probe is not None and plan.probe == "features":
             _load_head(session, probe)
         return probe
+    if probe is not None and session.on_features is not None:
+        session.on_features(_by_id(session, probe))
     _judge(session, probe, PROBE)
     settled = settle_plan(session, probe)
     if settled.model is not probe:
@@ -84,6 +87,11 @@ def _probe(session: Session, *, resume: bool) -> Probe | None:
         best = Checkpoint.load(session.run.best_checkpoint)
         replace(best, plan=session.plan).save(session.run.best_checkpoint)
     return settled.baseline
+
+
+def _by_id(session: Session, probe: Probe) -> dict[str, npt.NDArray[np.float32]]:
+    sides = ((images.records, probe.features[split].numpy()) for split, images in session.sides.items())
+    return {record.id: row for records, rows in sides for record, row in zip(records, rows, strict=True)}
 
 
 def _judge(session: Session, probe: Probe | None, name: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from snellen.core.config import Config
@@ -20,6 +22,8 @@ from snellen.tasks.base import Task
 from snellen.train.observers import Observer
 from snellen.train.stopping import StopQuestion
 
+FeatureListener = Callable[[Mapping[str, npt.NDArray[np.float32]]], None]
+
 
 @dataclass(slots=True, kw_only=True)
 class Session:
@@ -27,6 +31,7 @@ class Session:
 
     sides        image sets by split; without the test images when the settings leave them sealed
     cache        folder for what is kept between runs
+    on_features  is told what the frozen network saw in the images, by their ids, before the network is trained
     watch        observers beside those that every run has
     should_stop  a reason to end training beside Ctrl-C and the time limit
     """
@@ -40,6 +45,7 @@ class Session:
     run: RunFolder
     console: Console
     cache: Path
+    on_features: FeatureListener | None = None
     watch: Sequence[Observer] = ()
     should_stop: StopQuestion | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from snellen.core.finding import Finding
 from snellen.core.thresholds import alpha
 from snellen.doctor.answers.independent import first_half, independent
 from snellen.doctor.case import Answers, Case
+from snellen.doctor.changes import MORE_OF
 from snellen.metrics.chance import Excess, stratified_excess
 from snellen.metrics.interval import wilson
 from snellen.metrics.slices import (
@@ -35,17 +37,21 @@ _MOST = 4  # candidates of each kind and direction that are put to the test
 _LOOKS = 4 * _MOST  # two kinds, two directions
 _MOST_IMAGES = 20_000  # features of more are not searched, as similarities to all of them would not fit in memory
 _UNSURE = 0.25  # of the images, the least sure answers: where classes meet, and no network is good
+_FEWEST_TO_SHOW = 5  # training images of a part: fewer would be learnt by heart
+_MOST_TIMES, _LEAST_TIMES = 4.0, 1.5  # how much oftener they are seen
+_MOST_SHARE = 0.5  # of what is seen
 _TOLD = 3
 _MAX_IMAGES = 24
 
 
 @dataclass(frozen=True, eq=False)
 class FailingPart:
-    """A candidate that held: its rule in words, who belongs to it [n], which images had no say in finding it [n], and
-    what these said."""
+    """A candidate that held: its rule in words, who belongs to it [n], which images it was found on [n], which judged
+    it [n], and what these said."""
 
     words: str
     members: Mask
+    learned: Mask
     judged: Mask
     excess: Excess
 
@@ -91,7 +97,7 @@ def _confirmed(told: Answers, classes: Sequence[str], learned: Mask, judged: Mas
             if excess.n < FEWEST or excess.p > limit:
                 continue
             if excess.events >= TIMES * excess.expected and excess.events >= excess.expected + MORE * excess.n:
-                yield FailingPart(candidate.words, candidate.members, judged, excess)
+                yield FailingPart(candidate.words, candidate.members, learned, judged, excess)
 
 
 def _searches(told: Answers, classes: Sequence[str], learned: Mask) -> Iterator[tuple[list[Candidate], Codes]]:
@@ -137,7 +143,32 @@ def _finding(case: Case, told: Answers, part: FailingPart) -> Finding:
         advice="Look at these images for what they share, collect more of their kind for training, and check their "
         "labels.",
         certainty="confirmed",
+        treatment=_more_of(case, told, part),
     )
+
+
+def _more_of(case: Case, told: Answers, part: FailingPart) -> dict[str, Any]:
+    """More of the training images that the rule holds for; nothing where there are none, or they are many already."""
+    if case.training is None or case.training.plain is None:
+        return {}
+    rows = np.flatnonzero(_in_training(case, told, part))
+    times = min(_MOST_TIMES, _MOST_SHARE * len(case.answers["train"]) / len(rows)) if len(rows) else 0.0
+    if len(rows) < _FEWEST_TO_SHOW or times < _LEAST_TIMES:
+        return {}
+    return {"change": MORE_OF, "rows": rows.tolist(), "times": round(times, 2)}
+
+
+def _in_training(case: Case, told: Answers, part: FailingPart) -> Mask:
+    """Which training images a rule about facts holds for; none for another rule, or where the facts are not known."""
+    train = case.answers.get("train")
+    if train is None or not told.facts or set(train.facts) != set(told.facts):
+        return np.zeros(0, np.bool_)
+    facts = {name: [*values, *train.facts[name]] for name, values in told.facts.items()}
+    learned = np.concatenate([part.learned, np.zeros(len(train), np.bool_)])
+    for other in by_facts(facts, np.concatenate([told.truth, train.truth]), case.classes, learned):
+        if other.words == part.words and np.array_equal(other.members[: len(told)], part.members):
+            return other.members[len(told) :]
+    return np.zeros(0, np.bool_)
 
 
 def _description(case: Case, told: Answers, inside: Mask) -> str:

@@ -39,6 +39,7 @@ def inputs_not_finite(case: Case) -> Iterator[Finding]:
                 message=f"{len(bad)} of {len(found.sketches)} {side} inputs hold NaN or infinity.",
                 advice="Look at how these images are read and standardised: a division by a deviation of 0 is usual.",
                 evidence={"side": side, "count": len(bad), "of": len(found.sketches), "places": bad[:NAMED].tolist()},
+                treatment={"change": "finite inputs"} if 2 * len(bad) < len(found.sketches) else {},
             )
         elif not np.isfinite(found.values).all():
             yield Finding(

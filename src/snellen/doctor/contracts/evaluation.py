@@ -12,11 +12,15 @@ from torch.nn.modules.dropout import _DropoutNd
 from snellen.core.finding import Finding
 from snellen.doctor.case import Case, Training
 from snellen.doctor.contracts.probing import NAMED, NormBase, first, hooked, is_norm_buffer, outputs_of, same, some
+from snellen.doctor.forwards import DropoutsOff, running_within
 from snellen.doctor.safety import untouched
+from snellen.doctor.scores import score_images
 
 _SAME = 1e-4  # of the largest output: single precision is far closer
 _SAME_HALF = 1e-2  # where the outputs have half precision
 _MOST_ROWS = 32
+_MOST_LEARNT = 1000  # training images that are asked about
+_LEARNT = 0.95  # of them, right: the network knows them
 
 
 def evaluation_in_training_mode(case: Case) -> Iterator[Finding]:
@@ -87,15 +91,31 @@ def evaluation_not_deterministic(case: Case) -> Iterator[Finding]:
             off = _difference(once, again)
             if off is None or off <= _tolerance(once):
                 return
+            with running_within(training.model, DropoutsOff, learning=False):
+                rest = _difference(*(outputs_of(training, batch[0]) for _ in range(2)))
+                learnt = _learnt(training)
             yield Finding(
                 code="evaluation-not-deterministic",
                 severity="serious",
                 message="In evaluation mode the model answers the same images differently each time: outputs differ by "
                 f"{off:.1%} of the largest.",
                 advice="Tell functional dropout of the mode, F.dropout(x, p, self.training), or use nn.Dropout.",
-                evidence={"relative_difference": off},
-                treatment={"change": "house evaluation"},
+                evidence={"relative_difference": off, "with_dropouts_off": rest, "learnt_with_dropouts_off": learnt},
+                treatment=_dropouts_off(learnt) if rest is not None and rest <= _tolerance(once) else {},
             )
+
+
+def _learnt(training: Training) -> float | None:
+    """The share of training images that are answered rightly; None where they are not known, or not right or wrong."""
+    if training.plain is None or training.question not in ("classification", "segmentation"):
+        return None
+    return score_images(training, training.plain, most=_MOST_LEARNT).mean
+
+
+def _dropouts_off(learnt: float | None) -> dict[str, str]:
+    """Off in evaluation, as they were meant to be. In training as well where they hold back a network that does not
+    even know its training images: there is nothing yet that it should be kept from learning by heart."""
+    return {"change": "no dropout" if learnt is not None and learnt < _LEARNT else "dropouts off"}
 
 
 def samples_mix(case: Case) -> Iterator[Finding]:

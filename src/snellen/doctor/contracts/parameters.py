@@ -20,6 +20,7 @@ from snellen.doctor.contracts.probing import (
     restore_rates,
     some,
 )
+from snellen.doctor.forwards import GraphKept, running_within
 from snellen.doctor.safety import untouched
 
 _BATCHES = 8  # a part that is left out at random (stochastic depth) is not left out of all of them
@@ -50,6 +51,8 @@ def unreached_parameters(case: Case) -> Iterator[Finding]:
     held = held_by(training)
     cut = [name for name in reach.cut if id(reach.used[name]) in held]
     if cut:
+        with untouched(training), running_within(training.model, GraphKept, learning=True):
+            kept = _reach(training)
         yield Finding(
             code="unreached-parameters",
             severity="serious",
@@ -58,6 +61,7 @@ def unreached_parameters(case: Case) -> Iterator[Finding]:
             advice="Look for a detach, a no_grad, a .data or a conversion to numpy between these weights and the loss; "
             "freeze them with requires_grad_(False) if they are not meant to learn.",
             evidence={"parameters": cut[:NAMED], "count": len(cut), "of": len(reach.used)},
+            treatment={} if {*kept.cut, *kept.zero} & {*cut} else {"change": "whole graph"},
         )
     yield from _zero(reach, {name for name in reach.zero if id(reach.used[name]) in held})
 

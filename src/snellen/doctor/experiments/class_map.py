@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from snellen.core.finding import Finding
 from snellen.core.seeds import keyed_permutation
 from snellen.core.thresholds import alpha
+from snellen.data.overlay import renamed
 from snellen.doctor.case import Case
 from snellen.doctor.experiments.measure import measurements
+from snellen.metrics.confusion import best_renaming
 from snellen.metrics.paired import mcnemar
 
 # How much the mean recall of the classes that were moved must rise: two classes that look alike are confused with each
@@ -37,9 +38,9 @@ class _Side(NamedTuple):
 def class_map_permuted(case: Case) -> Iterator[Finding]:
     """Would the model be right if the classes of a side had other numbers?
 
-    The renaming is found on half of the side's images (the best assignment of the confusion matrix: Kuhn, Naval
-    Research Logistics 2 (1955) 83) and tried on the other half, so that McNemar's test is exact. On the training
-    images, where they are known, the names as they are must be the better ones.
+    The renaming is found on half of the side's images (the best assignment of the confusion matrix) and tried on the
+    other half, so that McNemar's test is exact. On the training images, where they are known, the names as they are
+    must be the better ones.
     """
     sides = {side.name: side for side in _sides(case)}
     own = sides.pop("train", None)
@@ -74,7 +75,16 @@ def _finding(case: Case, side: _Side, names: Ids, told: tuple[float, float, floa
         "file often differ in their order.",
         evidence={"side": side.name, "renamed": moved, "before": before, "after": after, "p": p},
         certainty="confirmed",
+        treatment=_treatment(case, side, word, moved),
     )
+
+
+def _treatment(case: Case, side: _Side, word: Sequence[str], moved: Mapping[str, str]) -> dict[str, Any]:
+    """The images of the side relabelled, where it is known which they are."""
+    told = case.answers.get(side.name)
+    if told is None or len(told.ids) != len(side.truth) or not np.array_equal(told.truth, side.truth):
+        return {}
+    return {"overlay": renamed(told.ids, [word[label] for label in side.truth], moved)}
 
 
 def _sides(case: Case) -> Iterator[_Side]:
@@ -103,9 +113,7 @@ def _halves(side: _Side, seed: int) -> tuple[_Side, _Side]:
 
 def _renamed(side: _Side) -> Ids | None:
     """names[class as given] = class as the model calls it; cycles whose recall rises enough. None: there is none."""
-    counts = np.zeros((side.num, side.num))
-    np.add.at(counts, (side.truth, side.predicted), 1)
-    best = linear_sum_assignment(counts, maximize=True)[1].astype(np.int64)
+    best = best_renaming(side.truth, side.predicted, side.num)
     names = np.arange(side.num)
     for cycle in _cycles(best):
         trial = np.arange(side.num)

@@ -87,12 +87,6 @@ class Seen:
         room = best - float(self.constant.mean())
         return 1 - (best - self.scores.mean) / room if room > 0 else float("nan")
 
-    @property
-    def channels(self) -> tuple[Floats, Floats]:
-        """Mean and standard deviation [c] over all inputs."""
-        mean = self.means.mean(0)
-        return mean, np.sqrt(np.maximum(self.squares.mean(0) - mean**2, 1e-12))
-
 
 class Measurements:
     """The passes over one training's sides, each made when it is first asked for."""
@@ -122,9 +116,9 @@ class Measurements:
         with untouched(self.training):
             return score_images(self.training, batches if change is None else Mapped(batches, change), _MOST_IMAGES)
 
-    def some_images(self, most: int) -> Batch | None:
-        """At most ``most`` training images drawn at random, not augmented where such are there; in no order."""
-        name: Side = "train" if self.training.plain is None else "plain"
+    def some_images(self, most: int, side: Side | None = None) -> Batch | None:
+        """At most ``most`` images drawn at random, in no order. side None: of training, if possible not augmented."""
+        name: Side = side or ("train" if self.training.plain is None else "plain")
         seen = self.side(name)
         if seen is None:
             return None
