@@ -6,12 +6,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check ward lock clean
 
 help:
 	@echo 'make demo    train on real images that come with a package, and write a report'
 	@echo 'make test    run the test suite'
 	@echo 'make check   formatting, lint, types'
+	@echo 'make ward    the quickest part of the benchmark of the doctor: a few minutes on two cores'
 	@echo 'make lock    re-compile requirements.lock from pyproject.toml (make lock UPGRADE=--upgrade for newer versions)'
 	@echo 'make setup   make the environment in $(VENV) (the others do it by themselves)'
 	@echo 'make clean   remove the environment, caches and builds; runs/ stays'
@@ -32,6 +33,11 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+ward: $(READY)
+	@rm -f build/ward.jsonl && mkdir -p build
+	$(BIN)/python benchmarks/ward/run.py --part ci --doctors snellen always rules --processes $(WORKERS) --out build/ward.jsonl
+	$(BIN)/python benchmarks/ward/table.py build/ward.jsonl --least-first 0.8
 
 lock:
 	@sh scripts/lock.sh '$(PYTHON)' $(VENV) $(UPGRADE)

@@ -15,7 +15,8 @@ from snellen.doctor import forks as forks_module
 from snellen.doctor.alter import scale_rates
 from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES
-from snellen.doctor.forks import SUSPICIONS, Forks, explained_by_forks
+from snellen.doctor.forks import Forks, explained_by_forks
+from snellen.doctor.suspicions import SUSPICIONS
 
 Plant = Callable[[Training], None]
 

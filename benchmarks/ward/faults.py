@@ -64,7 +64,7 @@ _AUGMENTS = "augmentation-hurts augmentation-changes-classes"
 _LEAK = "images-on-both-sides leak-across-splits"
 _VAL = "pixels-differ inputs-differ"
 _SOFTMAX = "softmax-before-loss loss-head-mismatch loss-wrong-at-the-truth"
-_FEW = "too-few-images small-classes tiny-classes high-variance overfitting"
+_FEW = "more-data-would-help too-few-images small-classes tiny-classes high-variance overfitting"
 
 _DATA = (
     _data("classes-thinned", "D08", "imbalance small-classes tiny-classes class-collapse", data.thin, (10, 30, 100)),
@@ -283,7 +283,7 @@ _STEPS = (
         (300, 200, 100),
         hosts=FINETUNE,
     ),
-    _fault("batch-huge", "O11", "rate-too-low stopped-too-early", _times("batch"), (4, 8, 16)),
+    _fault("batch-huge", "O11", "batch-too-large rate-too-low stopped-too-early", _times("batch"), (4, 8, 16)),
     _fault("loss-sign", "O13", "loss-prefers-wrong-answers", steps.negative, (0.01, 0.1, 1.0)),
     _fault("smoothing-strong", "O13", "loss-wrong-at-the-truth", _set("smoothing"), (0.7, 0.85, 0.95)),
     _fault("targets-broadcast", "O13", "loss-wrong-at-the-truth", steps.broadcast, (0.5, 0.8, 1.0), hosts=COUNTING),

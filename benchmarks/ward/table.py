@@ -243,6 +243,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path, nargs="+")
     parser.add_argument("--doctor", default="snellen", help="whose families and faults are listed")
+    parser.add_argument(
+        "--least-first", type=float, help="fail below this share of right first names, and at any false alarm or error"
+    )
     asked = parser.parse_args()
     rows = [json.loads(line) for path in asked.rows for line in path.read_text().splitlines()]
     failed, rows = [row for row in rows if "error" in row], [row for row in rows if "error" not in row]
@@ -263,6 +266,15 @@ def main() -> None:
         for table in (false_alarms(healthy, asked.doctor), by_family(sick, asked.doctor), by_fault(rows, asked.doctor)):
             print()
             print_table(table)
+    if asked.least_first is not None and not _is_good(healthy, sick, failed, asked.doctor, asked.least_first):
+        sys.exit(f"too few of {len(sick)} named first, a false alarm, or a unit that failed")
+
+
+def _is_good(healthy: Sequence[Row], sick: Sequence[Row], failed: Sequence[Row], doctor: str, least: float) -> bool:
+    """Not so without anybody to judge by."""
+    named = [verdict["rank"] == 1 for _, verdict in verdicts(sick, doctor)]
+    calm = [not unfounded(row, verdict) for row, verdict in verdicts(healthy, doctor)]
+    return bool(named and calm and not failed and all(calm) and statistics.mean(named) >= least)
 
 
 if __name__ == "__main__":

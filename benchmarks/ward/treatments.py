@@ -20,9 +20,9 @@ def treated(plan: Plan, seed: int, treatment: Mapping[str, Any] | None) -> tuple
     if treatment is None:
         return plan, None
     if "change" in treatment:
-        from snellen.doctor.changes import CHANGES
+        from snellen.doctor.changes import change_of
 
-        change = CHANGES.get(treatment["change"])
+        change = change_of(treatment)
         return None if change is None else (plan, change.apply)
     if "overlay" in treatment:
         return _overlaid(plan, treatment["overlay"]), None

@@ -92,7 +92,7 @@ def _answers(plan: Plan, training: Training) -> Mapping[str, Answers]:
         if not bool(torch.isfinite(outputs).all()):
             return {}
         probabilities = outputs.double().softmax(1).numpy()
-        ids = [f"{name}/{row}" for row in range(len(targets))]
+        ids = [f"{name}/{plan.world.classes[target]}/{row}.png" for row, target in enumerate(targets.tolist())]
         known[name] = Answers(probabilities=probabilities, truth=targets.numpy(), ids=ids, facts=side.facts)
     return known
 

@@ -51,7 +51,7 @@ def shortcut_border(subject: AuditSubject) -> Iterator[Finding]:
     half = halves(ids)
     classes = [(name, inside) for name, inside in members(subject, ids).items() if enough(inside, half)]
     classes = sorted(classes, key=lambda each: (-np.count_nonzero(each[1]), each[0]))[:_MOST_CLASSES]
-    level = alpha("shortcut-border", len(classes))
+    level = alpha("shortcut-border", 2 * len(classes))  # the doctor asks the network for it
     found = []
     for name, inside in classes:
         spots = [_spot(values[part], inside[part]) for part in (~half, half)]

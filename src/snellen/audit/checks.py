@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snellen.audit.borders import shortcut_border
+from snellen.audit.bursts import bursts_across_splits
 from snellen.audit.classes import imbalance, missing_classes, small_classes, tiny_classes, too_few_images
 from snellen.audit.compression import shortcut_compression
 from snellen.audit.files import (
@@ -44,6 +45,8 @@ from snellen.audit.places import boxes_of_turned_images, boxes_off_edges
 from snellen.audit.shortcuts import shortcuts
 from snellen.audit.sides import class_shares_differ, sides_differ
 from snellen.audit.subject import AuditSubject
+from snellen.audit.suspect_boxes import suspect_boxes
+from snellen.audit.suspect_masks import suspect_masks
 from snellen.audit.truncated import truncated_images
 from snellen.audit.values import (
     conflicting_values,
@@ -54,14 +57,25 @@ from snellen.audit.values import (
 )
 from snellen.core.finding import Check
 
+LABEL_CHECKS: tuple[Check[AuditSubject], ...] = (
+    class_map_permuted,
+    labels_carry_nothing,
+    suspect_labels,
+    classes_confused,
+)
+"""What can be asked of labels once there are features."""
+
 CHECKS: tuple[Check[AuditSubject], ...] = (
     leak_across_splits,
     groups_across_splits,
     identity_leak,
+    bursts_across_splits,
     lost_annotations,
     boxes_off_edges,
     boxes_of_turned_images,
     masks_off_edges,
+    suspect_boxes,
+    suspect_masks,
     mask_values_between,
     conflicting_labels,
     conflicting_marks,

@@ -32,6 +32,7 @@ _WORDS = {
     "camera": "camera that the EXIF data names",
     "software": "program that the EXIF data names",
 }
+_IN_PIXELS = ("quality", "sampling")  # what a network can see; a camera's name it cannot
 
 
 def shortcut_compression(subject: AuditSubject) -> Iterator[Finding]:
@@ -81,7 +82,7 @@ def shortcut_compression(subject: AuditSubject) -> Iterator[Finding]:
             },
         },
         images=tuple(examples[:MAX_IMAGES]),
-        certainty="observed",
+        certainty="confirmed" if prop in _IN_PIXELS else "observed",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from snellen.audit.label_habits import called_otherwise
 from snellen.audit.label_order import class_map_permuted, labels_carry_nothing
 from snellen.audit.labelled import Codes, Labelled, Mask
 from snellen.audit.subject import MAX_IMAGES, AuditSubject, counted, listed
@@ -27,8 +28,9 @@ _SHARE_OF_CLASS = 0.05  # of a class that is called the other: less is no habit
 def suspect_labels(subject: AuditSubject) -> Iterator[Finding]:
     """Labels that are denied as confidently as right ones are affirmed.
 
-    Confirmed when a model learns better without them: suspects are found in one half of the images by that half alone,
-    and the model is judged on all of the other half by the labels as given, which prefers neither.
+    Confirmed when a model learns better without them (suspects are found in one half of the images by that half alone,
+    and the model is judged on all of the other half by the labels as given, which prefers neither), or when the labels
+    of another side are told far oftener.
     """
     seen = _speaking(subject)
     if seen is None:
@@ -36,8 +38,10 @@ def suspect_labels(subject: AuditSubject) -> Iterator[Finding]:
     errors = seen.errors
     order = np.flatnonzero(errors.suspect)[np.argsort(-errors.doubt[errors.suspect], kind="stable")]
     between = Counter(f"{seen.classes[seen.codes[i]]} -> {seen.classes[errors.suggested[i]]}" for i in order)
-    better, worse, p = _without_suspects(seen)
-    confirmed = better > worse and p <= alpha("suspect-labels", 2)
+    better, worse, p = without_suspects(seen)
+    told = None if subject.other_side is None else subject.other_side.told()
+    confirmed = better > worse and p <= alpha("suspect-labels", 3)
+    confirmed = confirmed or (told is not None and told.are_worse(alpha("suspect-labels", 3)))
     n, noise = len(seen.ids), errors.noise
     first = order[0]
     yield Finding(
@@ -62,6 +66,7 @@ def suspect_labels(subject: AuditSubject) -> Iterator[Finding]:
             "between": dict(between.most_common(12)),
             "doubt": [round(float(errors.doubt[i]), 3) for i in order[:MAX_IMAGES]],
             "without_them": {"better": better, "worse": worse, "p": p},
+            **({} if told is None else {"other_side": told.evidence()}),
         },
         images=tuple(seen.ids[i] for i in order[:MAX_IMAGES]),
         treatment=_relabelled(seen, errors, order),
@@ -69,7 +74,16 @@ def suspect_labels(subject: AuditSubject) -> Iterator[Finding]:
 
 
 def classes_confused(subject: AuditSubject) -> Iterator[Finding]:
-    """Wrong labels that go from one class to another far oftener than back: a habit and no slip of the hand."""
+    """Wrong labels that go from one class to another far oftener than back: a habit and no slip of the hand.
+
+    Confirmed where the labels of another side show no such habit.
+    """
+    if subject.other_side is not None:
+        k = len(subject.other_side.seen.classes)
+        shown = list(subject.other_side.habits(alpha("classes-confused", 2 * (k * k - k))))
+        if shown:
+            yield called_otherwise(subject.other_side, shown)
+            return
     seen = _speaking(subject)
     if seen is None:
         return
@@ -82,7 +96,11 @@ def classes_confused(subject: AuditSubject) -> Iterator[Finding]:
     for one, other in zip(*np.nonzero(wrong >= _FEWEST_OF_PAIR), strict=True):
         p = max(_one_way(wrong, sizes, int(one), int(other)), _apart(wrong, sizes, int(one), int(other)))
         lopsided = wrong[one, other] / sizes[one] >= _ASYMMETRY * wrong[other, one] / max(1, sizes[other])
-        if lopsided and wrong[one, other] >= _SHARE_OF_CLASS * sizes[one] and p <= alpha("classes-confused", k * k - k):
+        if (
+            lopsided
+            and wrong[one, other] >= _SHARE_OF_CLASS * sizes[one]
+            and p <= alpha("classes-confused", 2 * (k * k - k))
+        ):
             habits.append((p, int(one), int(other)))
     if habits:
         yield _confused(seen, wrong, sizes, sorted(habits))
@@ -155,7 +173,7 @@ def _apart(wrong: Codes, sizes: Codes, one: int, other: int) -> float:
     return float(bdtrc(there - 1, total, 1 / (len(sizes) - 1)))
 
 
-def _without_suspects(seen: Labelled) -> tuple[int, int, float]:
+def without_suspects(seen: Labelled) -> tuple[int, int, float]:
     """Images named rightly only by a model that learnt without the suspects, only by one that learnt with them, and p.
 
     The p-value is that of the exact McNemar test (metrics/paired.py), of one image for each unit.

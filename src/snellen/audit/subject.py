@@ -10,8 +10,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from snellen.audit.capture_times import find_bursts
 from snellen.audit.labelled import Labelled
 from snellen.audit.marks import MarkedObjects, MaskPixels
+from snellen.audit.other_side import OtherSide
 from snellen.audit.small_images import small_images
 from snellen.core.record import SPLITS, LeftOut, Listing, Record, Split
 from snellen.data.duplicates import Duplicate
@@ -31,6 +33,7 @@ class AuditSubject:
     pairs     duplicates, of the images in ``facts``
     manifest  of the images in ``facts``
     features  what a frozen network sees, float32 [d] by record id, of all images or a sample of them; None: not asked
+    maps      what it sees at each place, float16 [rows, columns, d] by record id, of images with marks; None: not asked
     """
 
     listing: Listing
@@ -39,6 +42,7 @@ class AuditSubject:
     pairs: Sequence[Duplicate]
     manifest: Manifest
     features: Mapping[str, npt.NDArray[np.float32]] | None = None
+    maps: Mapping[str, npt.NDArray[np.float16]] | None = None
 
     @cached_property
     def rows(self) -> dict[str, Row]:
@@ -78,7 +82,7 @@ class AuditSubject:
 
     @cached_property
     def small_images(self) -> dict[str, Pixels]:
-        """A sample of the images that have marks, grey, uint8 [h, w], the long side at most 256 pixels."""
+        """A sample of the images that have marks, uint8 [h, w, 3], the long side at most 256 pixels."""
         return small_images(self.records, self.facts)
 
     @cached_property
@@ -91,10 +95,22 @@ class AuditSubject:
             return None
         return Labelled.of(self.manifest, self.features, self.unit_of)
 
+    @cached_property
+    def other_side(self) -> OtherSide | None:
+        """Training labels judged by those of validation or test; None where the sides did not come with the data."""
+        if self.labelled is None or self.manifest.origin != "user":
+            return None
+        return OtherSide.of(self.labelled, self.sides)
+
     def unit_of(self, image_id: str) -> str:
         """What an image belongs to and has one vote with: its group, else its duplicates, else itself."""
         row = self.rows[image_id]
         return row.group or row.cluster or image_id
+
+    @cached_property
+    def bursts(self) -> dict[str, list[str]]:
+        """Images that one camera took within seconds of each other, by the name of the burst."""
+        return find_bursts(self.records, {image_id: facts.format for image_id, facts in self.facts.items()})
 
     @cached_property
     def class_counts(self) -> dict[str, Counter[Split]]:

@@ -22,6 +22,7 @@ STATISTICAL = (
     "classes-confused",
     # audit: sides and shortcuts
     "identity-leak",
+    "bursts-across-splits",
     "sides-differ",
     "class-shares-differ",
     "outliers",
@@ -47,6 +48,8 @@ STATISTICAL = (
     "bad-initialisation",
     "network-unfit",
     "batch-too-small",
+    "batch-too-large",
+    "imbalance",
     "augmentation-hurts",
     "fine-tuning-hurts",
     "dropout-too-strong",
@@ -74,6 +77,7 @@ STATISTICAL = (
     "rate-fell-early",
     "unstable",
     "correlated-errors",
+    "more-data-would-help",
 )
 
 FLOORS = MappingProxyType(
