@@ -94,7 +94,7 @@ CASES = {
         agreement=_in_boxes,
         learnt=0.5,
         chance=0.0,
-        settings={**_SETTINGS, "epochs": 10},
+        settings={**_SETTINGS, "epochs": 7},
     ),
     "segmentation": Case(
         perfect=_logits,
@@ -108,7 +108,7 @@ CASES = {
         agreement=_in_masks,
         learnt=0.4,
         chance=0.0,
-        settings={**_SETTINGS, "epochs": 10},
+        settings={**_SETTINGS, "epochs": 7},
     ),
 }
 

@@ -27,6 +27,7 @@ PLAIN = ("logistic", "mlp:16,8", "cnn:8,16")
 # Sides in pixels, of the smallest image that the network takes; 32 where it is not told.
 SMALLEST = {"alexnet": 63, "inception": 75, SMALL_RESNET: 8, "logistic": 8, "mlp:16,8": 8, "cnn:8,16": 8}
 LARGE = ("alexnet", "vgg16", "vgg19")
+DEEPER = ("vgg19", "resnet152")  # of the very layers of vgg16 and resnet: exported again they would show nothing new
 # Known widths of the last layer before the classifier, from the papers' tables.
 WIDTHS = {
     "alexnet": 4096,
@@ -74,7 +75,8 @@ def test_network_gives_its_features_learns_a_step_and_is_exported(name: str) -> 
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     with torch.inference_mode():
         assert network.eval().features(images).shape == (2, WIDTHS[name]) == (2, network.num_features)
-    _is_exported(network, images)
+    if name not in DEEPER:
+        _is_exported(network, images)
     _learns_a_step(network, images)
     if name in LARGE:
         del network

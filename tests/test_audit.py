@@ -16,7 +16,9 @@ import audit_data as faults
 import audit_features
 import audit_values
 from audit_data import Data, healthy, on_side, pair, user_split
+from audit_maps import boxed_maps, change_boxes, masked_maps
 from audit_objects import planted_subjects
+from audit_photographs import photographs
 from audit_places import planted_places
 from snellen.audit.checks import CHECKS
 from snellen.audit.pictures import save_examples
@@ -202,6 +204,10 @@ def test_every_check_speaks_up_for_some_fault(tmp_path: Path) -> None:
     subjects.extend(planted_subjects(tmp_path))
     subjects.extend(plant_seen().subject() for plant_seen in audit_features.PLANTED)
     subjects.extend(planted_places(tmp_path / "places"))
+    without_boxes = boxed_maps()
+    change_boxes(without_boxes, 0.4, lambda each, rng: None)
+    half_mirrored = masked_maps(tmp_path, lambda mask, i: mask[:, ::-1] if i % 2 else mask)
+    subjects += [without_boxes.subject(), half_mirrored.subject(), photographs(tmp_path / "bursts", 0)]
     silent = [check.__name__ for check in CHECKS if not any(list(check(subject)) for subject in subjects)]
     assert silent == []
 

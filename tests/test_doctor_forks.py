@@ -27,8 +27,10 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _few(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
-    """Only these suspicions, for the sake of time: what is told apart is the planted one and its look-alikes."""
+    """Only these suspicions and two seeds, for the sake of time: what is told apart is the planted one and its
+    look-alikes."""
     monkeypatch.setattr(forks_module, "SUSPICIONS", tuple(each for each in SUSPICIONS if each.code in codes))
+    monkeypatch.setattr(forks_module, "_MORE_SEEDS", (1,))
 
 
 def _diagnosed(plant: Plant, epochs: int = 6) -> list[Finding]:
