@@ -108,6 +108,13 @@ def test_what_is_marked_is_drawn(tmp_path: Path) -> None:
     with_box, without = (pixels(run.picture_of(name)) for name in records)
     assert with_box.shape == without.shape == (320, 320, 3)
     assert np.ptp(without) < 10 and np.ptp(with_box) > 50
+    overlooked = {"image": "without", "box": [100, 200, 200, 300], "given": "nothing", "suggested": "dog"}
+    suspect = a_finding("suspect-boxes", ["without"], evidence={"objects": [overlooked]})
+    save_pictures(run, survey, [suspect], "detection")  # type: ignore[arg-type]
+    changed = np.abs(pixels(run.picture_of("without")).astype(int) - without).max(axis=2) > 60
+    rows, columns = np.nonzero(changed)
+    place = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+    assert np.abs(place - [80, 160, 160, 240]).max() <= 2
 
 
 class Marked:

@@ -8,7 +8,7 @@ place by place (overlooked.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,8 @@ def suspect_boxes(subject: AuditSubject) -> Iterator[Finding]:
         code="suspect-boxes",
         severity="serious" if rate > _MUCH else "warning",
         certainty="confirmed" if any(each.confirmed for each in verdicts) else "observed",
-        message=f"{'; '.join(each.told for each in verdicts)}; look at {ids[0]} first.",
-        advice="Look at the boxes that are named, drawn on their images, and correct them in their file.",
+        message=f"{_sentence([each.told for each in verdicts])}; look at {ids[0]} first.",
+        advice="Look at what is named, drawn in dashes on the images, and correct the boxes in their file.",
         evidence={
             "objects": objects[: 4 * MAX_IMAGES],
             **{name: value for verdict in verdicts for name, value in verdict.evidence.items()},
@@ -99,6 +99,11 @@ def suspect_boxes(subject: AuditSubject) -> Iterator[Finding]:
         images=tuple(ids[:MAX_IMAGES]),
         treatment=left_out_of_training(subject, ids, most=0.2),
     )
+
+
+def _sentence(parts: Sequence[str]) -> str:
+    told = "; ".join(parts)
+    return told[0].upper() + told[1:]
 
 
 def _wrong(subject: AuditSubject, *, with_empty: bool) -> _Verdict | None:
@@ -199,7 +204,7 @@ def _missing(subject: AuditSubject, found: Overlooked) -> _Verdict | None:
     order = [i for i in np.argsort(-found.scores, kind="stable") if found.as_boxes[i]]
     names = subject.manifest.classes
     return _Verdict(
-        told=f"in {counted(len(order), 'image')} of {len(found.ids):,} something without a box looks as what is boxed",
+        told=f"in {len(order):,} of {counted(len(found.ids), 'image')} something without a box looks like an object",
         objects=[_object(subject, found.ids[i], found.places[i], NOTHING, names[found.kinds[i]]) for i in order],
         evidence={
             "num_overlooked": len(order),

@@ -29,6 +29,38 @@ def draw_boxes(image: Picture, boxes: NDArray[np.floating], names: Sequence[str]
     return picture
 
 
+def draw_questions(image: Picture, boxes: NDArray[np.floating], questions: Sequence[str]) -> Image.Image:
+    """``image`` with each box [n, 4] (in its pixels) in dashes of white and black, whatever lies below, and a question
+    inside it."""
+    picture = rgb(image)
+    pen = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 240))
+    letters = font(max(11, round(max(picture.size) / 40)))
+    for box, question in zip(boxes, questions, strict=True):
+        x0, y0, x1, y1 = _inside(box, picture)
+        pen.rectangle((x0, y0, x1, y1), outline=(0, 0, 0), width=width)
+        for start, end in (((x0, y0), (x1, y0)), ((x0, y1), (x1, y1)), ((x0, y0), (x0, y1)), ((x1, y0), (x1, y1))):
+            _dash(pen, np.array(start), np.array(end), width)
+        place = ((x0 + x1) / 2, (y0 + y1) / 2)
+        pen.text(
+            place,
+            legible(question, _LONGEST_NAME),
+            (255, 255, 255),
+            letters,
+            "mm",
+            stroke_width=2,
+            stroke_fill=(0, 0, 0),
+        )
+    return picture
+
+
+def _dash(pen: ImageDraw.ImageDraw, start: NDArray[np.floating], end: NDArray[np.floating], width: int) -> None:
+    length = float(np.abs(end - start).sum())
+    for along in np.arange(0, length, 8 * width):
+        one, other = (start + (end - start) * min(each / length, 1.0) for each in (along, along + 4 * width))
+        pen.line([tuple(one), tuple(other)], fill=(255, 255, 255), width=width)
+
+
 def write_names(picture: Image.Image, boxes: NDArray[np.floating], names: Sequence[str], kinds: Sequence[int]) -> None:
     """Write onto ``picture`` the name of each box [n, 4], above it or below it.
 
