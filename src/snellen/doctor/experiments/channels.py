@@ -79,3 +79,10 @@ class Prepared:
     def __call__(self, inputs: Tensor) -> Tensor:
         turned = inputs.flip(1) if self._reverse else inputs
         return turned if self._affine is None else self._affine(turned)
+
+
+def cause_of_difference(theirs: Channels, ours: Channels) -> str:
+    """In words: what makes inputs of validation (``theirs``) differ from those of training."""
+    if beyond_nature(theirs, ours):
+        return "no light does that to images: they are prepared otherwise"
+    return "they are either prepared otherwise or taken in another light"

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from snellen.core.finding import Finding
 from snellen.core.thresholds import FLOORS, alpha
 from snellen.doctor.case import Case, Floats
-from snellen.doctor.experiments.channels import Channels, Prepared, beyond_nature, channels_differ
+from snellen.doctor.experiments.channels import Channels, Prepared, beyond_nature, cause_of_difference, channels_differ
 from snellen.doctor.experiments.measure import (
     Measurements,
     Seen,
@@ -110,17 +110,12 @@ def _channels_swapped(question: str, val: Seen, turned: _Trial) -> Finding:
 def _inputs_differ(question: str, val: Seen, own: Seen, straight: _Trial) -> Finding:
     theirs, ours = _channels(val), _channels(own)
     (mean, std), (own_mean, own_std) = theirs.pooled, ours.pooled
-    unnatural = beyond_nature(theirs, ours)
-    cause = (
-        "no light does that to images: they are prepared otherwise"
-        if unnatural
-        else "they are either prepared otherwise or taken in another light"
-    )
     return Finding(
         code="inputs-differ",
         severity="serious",
         message=f"Given the channel means and deviations of the training inputs, the validation images score "
-        f"{told(straight.scores.mean, question)} instead of {told(val.scores.mean, question)}; {cause}.",
+        f"{told(straight.scores.mean, question)} instead of {told(val.scores.mean, question)}; "
+        f"{cause_of_difference(theirs, ours)}.",
         advice="Use one function to prepare the images of both sides, without what is random in training.",
         evidence={
             "before": val.scores.mean,
@@ -130,7 +125,7 @@ def _inputs_differ(question: str, val: Seen, own: Seen, straight: _Trial) -> Fin
             "validation_deviation": std[:8].tolist(),
             "training_mean": own_mean[:8].tolist(),
             "training_deviation": own_std[:8].tolist(),
-            "beyond_nature": unnatural,
+            "beyond_nature": beyond_nature(theirs, ours),
         },
         certainty="confirmed",
         treatment={"change": "plain validation"},

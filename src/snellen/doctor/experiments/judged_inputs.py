@@ -10,7 +10,7 @@ from scipy import stats
 from snellen.core.finding import Finding
 from snellen.core.thresholds import FLOORS, alpha
 from snellen.doctor.case import Case
-from snellen.doctor.experiments.channels import Channels, Prepared, beyond_nature, channels_differ
+from snellen.doctor.experiments.channels import Channels, Prepared, beyond_nature, cause_of_difference, channels_differ
 from snellen.doctor.experiments.judged import Judgements, fall, judgements, p_of_no_better, told
 from snellen.doctor.experiments.measure import has_trained
 from snellen.doctor.judge import Judged
@@ -102,17 +102,11 @@ def _channels_swapped(val: Judged, turned: _Trial) -> Finding:
 
 
 def _inputs_differ(val: Judged, straight: _Trial, theirs: Channels, ours: Channels) -> Finding:
-    unnatural = beyond_nature(theirs, ours)
-    cause = (
-        "no light does that to images: they are prepared otherwise"
-        if unnatural
-        else "they are either prepared otherwise or taken in another light"
-    )
     return Finding(
         code="inputs-differ",
         severity="serious",
         message=f"Given the channel means and deviations of the training inputs, the validation images have "
-        f"{told(straight.judged)} instead of {told(val)}; {cause}.",
+        f"{told(straight.judged)} instead of {told(val)}; {cause_of_difference(theirs, ours)}.",
         advice="Prepare the files of both sides alike, or train on images of the light that will be met.",
         evidence={
             "loss_before": val.mean,
@@ -124,7 +118,7 @@ def _inputs_differ(val: Judged, straight: _Trial, theirs: Channels, ours: Channe
             "validation_deviation": theirs.pooled[1].tolist(),
             "training_mean": ours.pooled[0].tolist(),
             "training_deviation": ours.pooled[1].tolist(),
-            "beyond_nature": unnatural,
+            "beyond_nature": beyond_nature(theirs, ours),
         },
         certainty="confirmed",
     )
