@@ -1,7 +1,8 @@
 """Faults: each makes a healthy plan ill, in three degrees, before the training begins.
 
-``id`` is the fault's number in the catalogue. ``codes`` are the findings that count as its right name; they were
-written down before any doctor was measured. ``harms`` says what it damages: the score on the hidden test, how far the
+``id`` is the fault's number in the catalogue. ``codes`` are the findings that count as its right name. They were
+written down before any doctor was measured, but for names that the doctor learnt since: of short schedules, large
+batches, faults of the step, and more data. ``harms`` says what it damages: the score on the hidden test, how far the
 reported number is from that score, or the confidence (the log loss on the hidden test). An injected fault that damages
 nothing is sub-clinical there: naming it is neither rewarded nor punished.
 """
