@@ -66,9 +66,15 @@ def imported_names(package: Path, path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, ".".join([*start, alias.name])) for alias in node.names)
 
 
+@cache
+def module_names(package: Path) -> frozenset[str]:
+    found = {module_name(package, source) for source in sources(package)}
+    return frozenset(found | {f"{PACKAGE}.{room}" for room in LEVEL})
+
+
 def own_imports(package: Path, path: Path) -> Iterator[tuple[int, str]]:
     """(line, module) of every import from the package itself: the longest part of the name that is a module."""
-    modules = {module_name(package, source) for source in sources(package)} | {f"{PACKAGE}.{room}" for room in LEVEL}
+    modules = module_names(package)
     for line, name in imported_names(package, path):
         if name.split(".")[0] == PACKAGE:
             while name not in modules and "." in name:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
 
 from doctor_cases import KINDS, Kind, tiny_training
 from snellen.doctor import alter
@@ -14,6 +19,7 @@ from snellen.doctor.changes import CHANGES
 from snellen.doctor.learning import learn
 from snellen.doctor.loaders import Merged, Shuffled, statistics
 from snellen.doctor.norms import freeze_frozen, norms_of, re_estimate
+from snellen.doctor.schedules import full_schedule
 
 
 def _rates(training: Training, steps: int) -> list[float]:
@@ -39,6 +45,35 @@ def test_all_rates_of_a_schedule_are_scaled(schedule: str) -> None:
         )
         both.append(_rates(alter.scale_rates(training, factor), 10))
     assert torch.allclose(torch.tensor(both[1]), 0.1 * torch.tensor(both[0]), rtol=1e-4)
+
+
+def _with_schedule(kind: str, steps: int) -> Training:
+    """A training of 20 steps whose schedule has so many."""
+    training = tiny_training("mlp", num=40, epochs=1, scheduler="none")
+    training.epochs = 20 // len(list(training.train))
+    assert training.optimizer is not None
+    made: dict[str, Callable[[Optimizer], Any]] = {
+        "one cycle": lambda optimizer: OneCycleLR(optimizer, max_lr=0.1, total_steps=steps + 1, pct_start=0.4),
+        "cosine": lambda optimizer: CosineAnnealingLR(optimizer, T_max=steps, eta_min=1e-4),
+        "steps": lambda optimizer: StepLR(optimizer, step_size=steps // 2),
+    }
+    return replace(training, scheduler=made[kind](training.optimizer))
+
+
+@pytest.mark.parametrize("steps", [10, 80])
+@pytest.mark.parametrize("kind", ["one cycle", "cosine"])
+def test_a_schedule_of_another_length_becomes_the_one_of_the_right_length(kind: str, steps: int) -> None:
+    mended, right = full_schedule(_with_schedule(kind, steps)), _with_schedule(kind, 20)
+    assert _rates(mended, 20) == pytest.approx(_rates(right, 20))
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("one cycle", 20), ("steps", 8)])
+def test_a_schedule_whose_length_is_not_its_fault_gives_way_to_a_cosine(kind: str, steps: int) -> None:
+    training = _with_schedule(kind, steps)
+    assert training.optimizer is not None
+    peak = training.optimizer.param_groups[0].get("max_lr", training.optimizer.param_groups[0]["initial_lr"])
+    rates = _rates(full_schedule(training), 20)
+    assert rates[0] == peak and rates[10] == pytest.approx(peak / 2) and rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -4,7 +4,8 @@
     python benchmarks/ward/table.py ward.jsonl
 
 ci: a few minutes' worth, one of every way in which the doctor finds out. small: severe faults on their first host, seed
-by seed. dev: all faults, degrees and hosts. held-out: the same on worlds that no threshold was chosen by.
+by seed. dev: all faults, degrees and hosts. held-out: the same on worlds that no threshold was chosen by;
+held-out-small: of these the severe faults on their first host.
 ``--doctors`` says who examines (``rules`` are published thresholds, ``packages`` real
 packages where they are installed). Begin with ``--doctors silent --no-cure`` to measure what the faults damage.
 """
@@ -64,25 +65,24 @@ def _all_units(part: str, seeds: Sequence[int]) -> Iterator[Any]:
     from unit import Unit
     from worlds import WORLDS
 
+    small, held_out = part in ("small", "held-out-small"), part.startswith("held-out")
+    degrees = SEVERITIES[2:] if small else SEVERITIES
     found: list[Unit] = []
     for recipe in RECIPES.values():
-        worlds = [name for name in recipe.worlds if WORLDS[name].held_out == (part == "held-out")]
+        worlds = [name for name in recipe.worlds if WORLDS[name].held_out == held_out]
         for world in worlds[:1] if part == "small" else worlds:
             found += [Unit(world=world, recipe=recipe.name, seed=seed) for seed in seeds]
     for fault in FAULTS.values():
-        hosts = (
-            [(HELD_OUT.get(world, ""), recipe) for world, recipe in fault.hosts] if part == "held-out" else fault.hosts
-        )
+        hosts = [(HELD_OUT.get(world, ""), recipe) for world, recipe in fault.hosts] if held_out else fault.hosts
         hosts = [host for host in dict.fromkeys(hosts) if host[0]]
-        degrees = SEVERITIES[2:] if part == "small" else SEVERITIES
-        for world, recipe in hosts[:1] if part == "small" else hosts:
+        for world, recipe in hosts[:1] if small else hosts:
             found += [
                 Unit(world=world, recipe=recipe, fault=fault.name, severity=severity, seed=seed)
                 for severity in degrees
                 for seed in seeds
             ]
-    if part != "held-out":
-        found += file_units(seeds, SEVERITIES[2:] if part == "small" else SEVERITIES)
+    if not held_out:
+        found += file_units(seeds, degrees)
     yield from sorted(found, key=lambda unit: (unit.seed, unit.world, unit.recipe, unit.fault))
 
 
@@ -153,7 +153,7 @@ def known_doctors(asked: Sequence[str]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("ci", "small", "dev", "held-out", "all"), default="small")
+    parser.add_argument("--part", choices=("ci", "small", "dev", "held-out-small", "held-out", "all"), default="small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("ward.jsonl"))

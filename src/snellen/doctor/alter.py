@@ -6,7 +6,7 @@ clipping put the plain step of ``Training.take_step`` in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from snellen.doctor.loaders import (
 from snellen.doctor.modes import in_evaluation
 from snellen.doctor.norms import freeze_frozen, norms_of, re_estimate
 from snellen.doctor.safety import untouched
+from snellen.doctor.schedules import all_schedules, full_schedule
 
 # --- rates and regularisation: the user's own step stays
 
@@ -46,20 +47,13 @@ def scale_rates(training: Training, factor: float) -> Training:
             for key in _RATE_KEYS:
                 if key in group:
                     group[key] = group[key] * factor
-    for schedule in _schedules(training.scheduler):
+    for schedule in all_schedules(training.scheduler):
         for key in ("base_lrs", "max_lrs", "_last_lr", "min_lrs"):
             if isinstance(getattr(schedule, key, None), list):
                 setattr(schedule, key, [rate * factor for rate in getattr(schedule, key)])
         if hasattr(schedule, "eta_min"):
             schedule.eta_min *= factor
     return training
-
-
-def _schedules(scheduler: Any) -> Iterator[Any]:
-    if scheduler is not None:
-        yield scheduler
-        for inner in getattr(scheduler, "_schedulers", ()):
-            yield from _schedules(inner)
 
 
 def scale_decay(training: Training, factor: float) -> Training:
@@ -240,7 +234,7 @@ def all_parameters(training: Training) -> Training:
         training.optimizer.add_param_group(
             {**{name: value for name, value in first.items() if name != "params"}, "params": missing}
         )
-        for schedule in _schedules(training.scheduler):
+        for schedule in all_schedules(training.scheduler):
             if isinstance(getattr(schedule, "base_lrs", None), list):
                 schedule.base_lrs.append(schedule.base_lrs[0])
     return training
@@ -314,22 +308,6 @@ def usual_momentum(training: Training) -> Training:
 
 def no_momentum_set(training: Training) -> bool:
     return any(norm.momentum != 0.1 for norm in norms_of(training.model))
-
-
-def full_schedule(training: Training) -> Training:
-    """A cosine over the steps that are really taken instead of the schedule, from the same peak."""
-    if training.optimizer is None:
-        return training
-    count = max(1, training.epochs) * (num_batches(training.train) if training.scheduled == "step" else 1)
-    for group in training.optimizer.param_groups:
-        group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
-        group.pop("initial_lr", None)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(training.optimizer, T_max=count)
-    return replace(training, scheduler=scheduler)
-
-
-def has_schedule(training: Training) -> bool:
-    return training.scheduler is not None
 
 
 def longer(training: Training) -> Training:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from snellen.doctor import alter, house, imbalance, regions
+from snellen.doctor import alter, house, imbalance, regions, schedules
 from snellen.doctor.case import Training
 
 
@@ -89,8 +89,8 @@ _ALL = (
     Change(
         name="full schedule",
         says="a schedule over the steps really taken",
-        apply=alter.full_schedule,
-        fits=alter.has_schedule,
+        apply=schedules.full_schedule,
+        fits=schedules.has_schedule,
     ),
     Change(
         name="balanced classes",

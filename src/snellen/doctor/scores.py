@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +20,10 @@ _FEWEST = 20  # images: fewer show nothing at the levels that are asked for here
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Of each image, [n]: higher is better.
+    """Of each image, [n]; where it is not known what the outputs answer, of each batch. Higher is better.
 
     values  right or wrong for one class, the share of right labels or pixels otherwise, minus the squared error of
-            numbers; where it is not known what the outputs answer, minus the loss of the image's batch
+            numbers, or minus the loss of the batch
     """
 
     values: Floats
@@ -41,10 +40,12 @@ class Scores:
 def score_images(training: Training, batches: Iterable[Batch], most: int | None = None) -> Scores:
     """The model in evaluation mode over ``batches``, ``most`` images at most; its modes are put back."""
     parts: list[Floats] = []
+    seen = 0
     with in_evaluation(training.model), torch.no_grad():
         for batch in batches:
             parts.append(_of_batch(training, batch))
-            if most is not None and sum(map(len, parts)) >= most:
+            seen += len(batch[0])
+            if most is not None and seen >= most:
                 break
     return Scores(values=np.concatenate(parts) if parts else np.zeros(0))
 
@@ -66,11 +67,9 @@ def answers_of(training: Training, batches: Iterable[Batch]) -> Answers | None:
 
 def _of_batch(training: Training, batch: Batch) -> Floats:
     inputs, targets = batch
-    if training.question == "other":
-        return np.full(_length(inputs), -float(training.loss_of(batch)))
-    outputs = training.model(inputs)
+    outputs = None if training.question == "other" else training.model(inputs)
     if not isinstance(outputs, Tensor):
-        return np.full(_length(inputs), -float(training.loss_of(batch)))
+        return np.array([-float(training.loss_of(batch))])  # once, not for each image: they are not independent
     targets = torch.as_tensor(targets, device=outputs.device)
     values: Floats = np.nan_to_num(
         _right(training.question, outputs.detach().float(), targets).double().cpu().numpy(), nan=-1e9, neginf=-1e9
@@ -90,10 +89,6 @@ def _right(question: str, outputs: Tensor, targets: Tensor) -> Tensor:
         right = ((outputs.argmax(1) == targets) & known).flatten(1).sum(1)
         return right / known.flatten(1).sum(1).clamp(min=1)
     return -(outputs.flatten(1) - targets.float().reshape(len(outputs), -1)).square().mean(1)
-
-
-def _length(inputs: Any) -> int:
-    return len(inputs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
