@@ -102,6 +102,7 @@ def test_healthy_data_has_no_findings(make: Callable[[], Data]) -> None:
         ({"ant": 300, "bee": 300, "wasp": 1}, "tiny-classes", "warning"),
         ({"ant": 300, "bee": 300, "wasp": 2, "fly": 1}, "tiny-classes", "warning"),
         ({"ant": 200, "bee": 200, "wasp": 29}, "small-classes", "info"),
+        ({"ant": 200, "bee": 200, "wasp": 12}, "small-classes", "warning"),
         ({"ant": 150, "bee": 150}, "too-few-images", "warning"),
     ],
 )
@@ -123,6 +124,16 @@ def test_classes_of_unfit_sizes_are_found(sizes: dict[str, int], code: str, seve
 )
 def test_classes_of_fit_sizes_pass(sizes: dict[str, int], code: str) -> None:
     assert code not in found_in(healthy(sizes))
+
+
+def test_few_training_images_are_told_though_validation_has_many() -> None:
+    data = healthy({"ant": 200, "bee": 200})
+    data.give_sides({"train": 0.7, "val": 0.15, "test": 0.15})
+    moved = set(on_side(data, "train", "bee")[:-8])
+    data.records[:] = [replace(each, split="val") if each.id in moved else each for each in data.records]
+    finding = found_in(data)["small-classes"]
+    assert finding.severity == "warning" and finding.evidence["counts"] == {"bee": 8}
+    assert "fewer than 10 training images: bee" in finding.message
 
 
 def test_imbalance_of_several_labels_is_only_information() -> None:

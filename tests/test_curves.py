@@ -54,6 +54,13 @@ def test_a_fault_that_needs_a_clear_curve_is_told_for_most(plant: Callable[[np.r
     assert all(each.keys() <= {code} for each in told)
 
 
+@pytest.mark.parametrize("plant", [drawn.unfinished, drawn.spent_early, drawn.flat])
+def test_nothing_is_said_of_the_end_of_a_training_that_was_cut(plant: Callable[[np.random.Generator], History]) -> None:
+    told = [found_in(plant(np.random.default_rng(seed))) for seed in range(4)]
+    cut = [found_in(replace(plant(np.random.default_rng(seed)), cut=True)) for seed in range(4)]
+    assert any(told) and not any(cut)
+
+
 def test_a_score_that_holds_makes_it_over_confidence() -> None:
     found = found_in(drawn.over_fitted(np.random.default_rng(0), score_falls=False))
     assert found.keys() == {"over-confident"} and found["over-confident"].severity == "info"

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, StepLR
+from torch.utils.data import DataLoader, IterableDataset
 
 from doctor_cases import KINDS, Kind, tiny_training
 from snellen.doctor import alter
 from snellen.doctor.case import Training
 from snellen.doctor.changes import CHANGES
 from snellen.doctor.learning import learn
-from snellen.doctor.loaders import Merged, Shuffled, statistics
+from snellen.doctor.loaders import Merged, Shuffled, num_batches, statistics
 from snellen.doctor.norms import freeze_frozen, norms_of, re_estimate
 from snellen.doctor.schedules import full_schedule
 
@@ -88,6 +89,37 @@ def test_every_change_gives_a_training_that_can_be_run(name: str, kind: Kind) ->
     history = learn(changed)
     assert len(history.steps) > 0
     assert all(torch.isfinite(each).all() for each in changed.model.parameters()) or name.startswith("rate*")
+
+
+@pytest.mark.parametrize("change", ["batch/4", "batch*8"])
+def test_a_schedule_by_the_epoch_stays_where_batches_change(change: str) -> None:
+    training = tiny_training("mlp", num=40, epochs=2, scheduler="none")
+    assert training.optimizer is not None
+    training = replace(training, scheduler=StepLR(training.optimizer, step_size=1), scheduled="epoch")
+    assert CHANGES[change].apply(training).scheduler is training.scheduler
+
+
+def test_what_the_optimizer_lacked_learns_at_the_rates_of_a_schedule_by_groups() -> None:
+    training = tiny_training("mlp", num=40, epochs=2, scheduler="none")
+    *_, last = (each for each in training.model.modules() if isinstance(each, nn.Linear))
+    optimizer = torch.optim.SGD(last.parameters(), lr=0.1)
+    warm_up = LambdaLR(optimizer, [lambda step: min(1.0, step / 3)])
+    before = [each.detach().clone() for each in training.model.parameters()]
+    mended = alter.all_parameters(replace(training, optimizer=optimizer, scheduler=warm_up, scheduled="step"))
+    history = learn(mended)
+    assert history.rates[0] == 0 and history.rates[-1] == pytest.approx(0.1)
+    assert not any(torch.equal(one, other) for one, other in zip(before, training.model.parameters(), strict=True))
+
+
+def test_a_loader_whose_length_cannot_be_told_is_counted() -> None:
+    class Stream(IterableDataset[Tensor]):
+        def __iter__(self) -> Iterator[Tensor]:
+            return iter(torch.zeros(10, 2))
+
+        def __len__(self) -> int:
+            raise TypeError("nobody knows")
+
+    assert num_batches(DataLoader(Stream(), batch_size=4)) == 3  # type: ignore[arg-type]
 
 
 def test_standardised_inputs_have_mean_0_and_deviation_1() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from doctor_cases import learn, planted, tiny_training
+from judged_cases import judged_training
 from snellen.core.finding import Finding
 from snellen.doctor import forks as forks_module
 from snellen.doctor.alter import scale_rates
@@ -85,6 +87,46 @@ def test_what_no_single_change_explains_is_said_to_be_of_unknown_cause(monkeypat
     (found,) = _diagnosed(_decayed, epochs=17)
     assert found.code == "unknown-cause"
     assert found.treatment == {"change": "usual training"}
+
+
+@pytest.mark.parametrize(("plant", "codes"), [(_slow, ["rate-too-low"]), (lambda training: None, [])])
+def test_boxes_and_masks_are_told_by_their_judge_beside_what_their_training_calls_usual(
+    plant: Plant, codes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _few(monkeypatch, "rate-too-high", "rate-too-low")
+
+    def unusual(training: Training) -> None:
+        plant(training)
+        training.changed = lambda name: (
+            judged_training(num=96, epochs=4) if name == "usual training" else CHANGES[name].apply(training)
+        )
+
+    training = planted(judged_training(num=96, epochs=4), unusual)
+    found = list(explained_by_forks(Case(training=training), time.monotonic() + 100))
+    assert [each.code for each in found] == codes
+    assert all(each.certainty == "confirmed" and each.evidence["with"] > each.evidence["without"] for each in found)
+
+
+def test_boxes_and_masks_get_no_forks_where_nothing_is_unusual() -> None:
+    training = judged_training(num=96, epochs=1)
+    forks = Forks(case=Case(training=training), deadline=time.monotonic() + 60)
+    assert forks.run(CHANGES["usual training"]) is None and forks.run(CHANGES["usual network"]) is None
+
+
+def test_a_change_that_somebodys_code_cannot_do_is_told_and_the_others_are_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _few(monkeypatch, "rate-too-low", "augmentation-hurts")
+
+    def cannot(training: Training) -> Training:
+        raise TypeError("no such batches")
+
+    monkeypatch.setitem(CHANGES, "plain images", replace(CHANGES["plain images"], apply=cannot))
+    training = planted(tiny_training("cnn", num=192, epochs=6), _slow)
+    failed: dict[str, str] = {}
+    (found,) = explained_by_forks(Case(training=training), time.monotonic() + 100, failed)
+    assert found.code == "rate-too-low"
+    assert failed == {"plain images": "TypeError: no such batches"}
 
 
 def test_a_fork_is_run_once_and_leaves_the_training_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -179,3 +180,89 @@ def test_many_files_are_not_searched_for_generators() -> None:
     with untouched(training):
         held[-1].random()  # type: ignore[union-attr]
     assert held[-1].getstate() == state  # type: ignore[union-attr]
+
+
+def _with_step(step: Any) -> Training:
+    training = tiny_training("cnn", num=64, scheduler="none")
+    training.step = step
+    return training
+
+
+def test_averaged_weights_in_a_dictionary_or_a_list_come_back_whether_they_are_filled_or_replaced() -> None:
+    net = tiny_training("cnn").model
+    filled = {name: each.detach().clone() for name, each in net.state_dict().items()}
+    filled |= {f"more {i}": torch.zeros(2) for i in range(100)}  # deep nets have more weights than are looked into
+    replaced = dict(filled)
+    listed = [each.clone() for each in filled.values()]
+    centre = torch.full((3,), torch.nan)
+    before = [{name: each.clone() for name, each in some.items()} for some in (filled, dict(enumerate(listed)))]
+
+    def step(batch: Batch) -> None:
+        nonlocal centre
+        for name, each in filled.items():
+            replaced[name] = each + 1
+            each.data.add_(1)
+        for each in listed:
+            each.add_(1)
+        centre.fill_(0.5)
+        centre = torch.ones(3)
+
+    training = _with_step(step)
+    with untouched(training):
+        training.take_step(next(iter(training.train)))
+    assert all(torch.equal(each, before[0][name]) for name, each in filled.items())
+    assert all(replaced[name] is each for name, each in filled.items())
+    assert all(torch.equal(each, before[1][i]) for i, each in enumerate(listed))
+    assert bool(centre.isnan().all())
+
+
+@dataclass(slots=True)
+class Counts:
+    steps: int = 0
+    draws: random.Random = field(default_factory=lambda: random.Random(0))
+    mean: torch.Tensor = field(default_factory=lambda: torch.zeros(2))
+
+
+def test_attributes_that_lie_in_slots_come_back() -> None:
+    counts = Counts()
+    state, mean = counts.draws.getstate(), counts.mean
+
+    def step(batch: Batch) -> None:
+        counts.steps += 1
+        counts.draws.random()
+        counts.mean.add_(1)
+        counts.mean = torch.ones(2)
+
+    training = _with_step(step)
+    with untouched(training):
+        training.take_step(next(iter(training.train)))
+        assert counts.steps == 1
+    assert counts.steps == 0 and counts.draws.getstate() == state
+    assert counts.mean is mean and torch.equal(mean, torch.zeros(2))
+
+
+def test_lists_get_their_contents_back() -> None:
+    waiting = [1, 2, 3]
+
+    def step(batch: Batch) -> None:
+        waiting.append(waiting.pop(0) + 10)
+        waiting.append(5)
+
+    training = _with_step(step)
+    with untouched(training):
+        training.take_step(next(iter(training.train)))
+        assert waiting == [2, 3, 11, 5]
+    assert waiting == [1, 2, 3]
+
+
+def test_data_sets_are_not_copied_and_tensors_that_may_not_be_written_are_left_alone() -> None:
+    training = _with_step(lambda batch: None)
+    images = torch.zeros(2**26)  # larger than averaged weights of so small a net can be
+    training.train.dataset.more = images  # type: ignore[attr-defined]
+    training.val.dataset.spread = torch.ones(1).expand(4)  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        training.val.dataset.seen = torch.ones(4)  # type: ignore[attr-defined]
+    version = images._version
+    with untouched(training):
+        images[0] = 1
+    assert images[0] == 1 and images._version == version + 1

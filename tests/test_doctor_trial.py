@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from doctor_cases import planted, tiny_training
+from snellen.core.finding import Finding
 from snellen.doctor.alter import scale_rates
 from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES
 from snellen.doctor.scores import Scores, gain
-from snellen.doctor.trial import Rule, decide, try_change
+from snellen.doctor.trial import Rule, change_to_try, decide, try_change
 from snellen.metrics.paired import Difference
 
 
@@ -51,6 +52,15 @@ def test_a_cure_is_shown_and_a_change_of_nothing_is_not() -> None:
     nothing = try_change(Case(training=sick), CHANGES["house evaluation"], Rule(seeds=2))
     assert nothing is not None and nothing.word == "not shown" and nothing.gain.value == 0
     assert "not shown" in nothing.sentence() and nothing.to_json()["rule_in_words"] == Rule(seeds=2).sentence()
+
+
+def test_what_no_score_can_show_gives_way_to_the_next_treatment() -> None:
+    def finding(change: str) -> Finding:
+        return Finding(code="x", severity="serious", message="", advice="", treatment={"change": change})
+
+    chosen = change_to_try([finding("house metric"), finding("house evaluation"), finding("rate/3")])
+    assert chosen is CHANGES["rate/3"]
+    assert change_to_try([finding("house metric")]) is None
 
 
 def test_a_trial_that_there_is_no_time_for_is_none() -> None:

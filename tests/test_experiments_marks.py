@@ -17,6 +17,7 @@ from snellen.doctor.learning import learn as learn_anew
 from snellen.doctor.loaders import Mapped
 from snellen.doctor.regions import REGIONS
 from snellen.doctor.scores import score_images
+from snellen.doctor.trial import Rule, try_change
 
 
 class _Marked:
@@ -68,6 +69,16 @@ def test_painted_over_the_figure_is_learnt_again() -> None:
     before = score_images(sick, clean).mean
     after = score_images(treated, Mapped(clean, lambda inputs: _painted(treated, inputs))).mean
     assert after > before + 0.1
+
+
+def test_the_trial_is_judged_without_the_mark_for_with_it_the_sick_look_best() -> None:
+    def begin(seed: int) -> Training:
+        return replace(_marked(tiny_training(noise=0.8, num=160, epochs=5, seed=seed)), build=begin)
+
+    change = change_of({"change": PAINTED_OVER, "region": "lower right corner"})
+    assert change is not None
+    trial = try_change(Case(training=begin(0)), change, Rule(seeds=2))
+    assert trial is not None and trial.word == "helped" and trial.after > trial.before + 0.1
 
 
 def _without_the_corner(training: Training) -> Training:

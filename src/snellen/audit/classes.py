@@ -10,6 +10,7 @@ from snellen.core.record import Split
 from snellen.metrics.interval import wilson
 
 _FEW = 30
+_FEW_TO_LEARN = 10  # training images
 _MAX_CLASSES = 20  # classes spelt out in the evidence
 _WIDEST = 0.10
 _ASSUMED = 0.8  # accuracy at which the width of the interval is told
@@ -54,21 +55,25 @@ def tiny_classes(subject: AuditSubject) -> Iterator[Finding]:
 
 
 def small_classes(subject: AuditSubject) -> Iterator[Finding]:
-    """Classes with 3 to 29 images: they train, but their own numbers will be vague.
+    """Classes with 3 to 29 images: they train, but their own numbers will be vague. Worse: under 10 to learn from.
 
     Where objects are marked, these are counted instead: ``few_objects``.
     """
     if subject.objects.ids:
         return
-    small = {name: count for name, count in _totals(subject).items() if 3 <= count < _FEW}
-    if small:
+    totals = {name: count for name, count in _totals(subject).items() if count >= 3}
+    small = {name: count for name, count in totals.items() if count < _FEW}
+    learnt = {name: subject.class_counts[name]["train"] for name in totals}
+    meagre = {name: count for name, count in learnt.items() if 0 < count < _FEW_TO_LEARN}
+    named, least, of = (meagre, _FEW_TO_LEARN, "training images") if meagre else (small, _FEW, "images")
+    if named:
         yield Finding(
             code="small-classes",
-            severity="info",
-            message=f"{counted(len(small), 'class has', 'classes have')} fewer than {_FEW} images: "
-            f"{listed(sorted(small))}.",
+            severity="warning" if meagre else "info",
+            message=f"{counted(len(named), 'class has', 'classes have')} fewer than {least} {of}: "
+            f"{listed(sorted(named))}.",
             advice="More images of these classes will help more than anything else.",
-            evidence={"num_classes": len(small), "counts": _smallest(small)},
+            evidence={"num_classes": len(named), "counts": _smallest(named)},
         )
 
 

@@ -25,7 +25,6 @@ from snellen.doctor.loaders import (
     Merged,
     Parted,
     Shuffled,
-    num_batches,
     statistics,
 )
 from snellen.doctor.modes import in_evaluation
@@ -186,7 +185,7 @@ def merge(training: Training, count: int) -> Training:
 def part(training: Training, count: int) -> Training:
     """Smaller batches, of two images at least; a schedule by the step is made to fit the more steps."""
     parted = replace(training, train=Parted(training.train, count))
-    return full_schedule(parted) if training.scheduler is not None else parted
+    return full_schedule(parted) if training.scheduler is not None and training.scheduled == "step" else parted
 
 
 def finite_inputs(training: Training) -> Training:
@@ -224,19 +223,11 @@ def house_step(training: Training) -> Training:
 
 
 def all_parameters(training: Training) -> Training:
-    """The optimizer gets the trainable parameters that it lacks, with the settings of its first group."""
-    if training.optimizer is None:
-        return training
-    held = {id(each) for group in training.optimizer.param_groups for each in group["params"]}
-    missing = [each for each in training.model.parameters() if each.requires_grad and id(each) not in held]
-    if missing:
-        first = training.optimizer.param_groups[0]
-        training.optimizer.add_param_group(
-            {**{name: value for name, value in first.items() if name != "params"}, "params": missing}
-        )
-        for schedule in all_schedules(training.scheduler):
-            if isinstance(getattr(schedule, "base_lrs", None), list):
-                schedule.base_lrs.append(schedule.base_lrs[0])
+    """The trainable parameters that the optimizer lacks join its first group: a schedule knows the groups by number."""
+    if training.optimizer is not None:
+        held = {id(each) for group in training.optimizer.param_groups for each in group["params"]}
+        missing = [each for each in training.model.parameters() if each.requires_grad and id(each) not in held]
+        training.optimizer.param_groups[0]["params"].extend(missing)
     return training
 
 

@@ -53,6 +53,10 @@ class Training:
     build_short the same as ``build`` with fewer steps, its schedule drawn together, where the whole would take too
                 long; ``shortened`` is its share of the steps
     judge       judges chosen images by the training's own loss, where targets are boxes or masks
+    changed     the name of a change (``changes.CHANGES``) -> the same training at its beginning with the settings that
+                make this change, None where no settings do; for runs of Snellen's own
+    units       of "val", and of "train" in the order of ``plain``: images that share one, of one patient or scene, are
+                not independent; none: they all are
     """
 
     model: nn.Module
@@ -76,6 +80,8 @@ class Training:
     build_short: Callable[[int], Training] | None = None
     shortened: float = 1.0
     judge: Judge | None = None
+    changed: Callable[[str], Training | None] | None = None
+    units: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of one batch in the mode that the model is in."""
@@ -122,6 +128,7 @@ class History:
                 training and validation score (higher is better)
     best_epoch  whose weights were kept; 0: not known
     step_images ids of the images of the recorded steps; empty: not known
+    cut         whether it was ended for want of time, before the end that it was to have
     """
 
     steps: Floats = field(default_factory=lambda: np.zeros(0))
@@ -135,6 +142,7 @@ class History:
     val_scores: Floats = field(default_factory=lambda: np.zeros(0))
     best_epoch: int = 0
     step_images: Sequence[Sequence[str]] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,12 +13,20 @@ from snellen.doctor.case import Training
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """says: in a few words, what is different. fits: whether it would change anything in this training."""
+    """One thing that is different.
+
+    says             in a few words, what
+    fits             whether it would change anything in this training
+    mends_number     it puts right what is reported, and not what is learnt: no score of the model can show that
+    judged_on        what is done to the validation of any arm of a trial, where the images as they are hide the harm
+    """
 
     name: str
     says: str
     apply: Callable[[Training], Training]
     fits: Callable[[Training], bool] = field(default=lambda training: True)
+    mends_number: bool = False
+    judged_on: Callable[[Training], Training] = field(default=lambda training: training)
 
 
 def _rate(factor: float, words: str) -> Change:
@@ -69,8 +77,13 @@ _ALL = (
     Change(name="all parameters", says="an optimizer that holds every parameter", apply=alter.all_parameters),
     Change(name="logits", says="a loss on logits", apply=alter.logits),
     Change(name="house loss", says="the usual loss", apply=alter.house_loss, fits=alter.known_question),
-    Change(name="house evaluation", says="validation in evaluation mode", apply=alter.house_evaluation),
-    Change(name="house metric", says="the metric over the whole set", apply=alter.house_metric),
+    Change(
+        name="house evaluation",
+        says="validation in evaluation mode",
+        apply=alter.house_evaluation,
+        mends_number=True,
+    ),
+    Change(name="house metric", says="the metric over the whole set", apply=alter.house_metric, mends_number=True),
     Change(name="new weights", says="weights drawn anew (He et al. 2015)", apply=alter.new_weights),
     Change(name="load weights", says="the pretrained weights", apply=alter.load_weights, fits=alter.is_pretrained),
     Change(name="frozen norms", says="frozen layers in evaluation mode", apply=alter.frozen_norms),
@@ -150,6 +163,7 @@ def _painted_over(treatment: Mapping[str, Any]) -> Change:
         says=f"the {region.name} of every image painted over",
         apply=partial(regions.painted_over, region=region),
         fits=regions.are_images,
+        judged_on=partial(regions.validated_without, region=region),
     )
 
 

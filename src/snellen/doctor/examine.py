@@ -50,7 +50,7 @@ def examine(
 
     deadline = begun + seconds
     cheap: list[Check[Case]] = [*CONTRACTS, *CURVE_CHECKS, *ANSWER_CHECKS]
-    forks: Check[Case] = partial(_forks_unless_explained, findings=findings, deadline=deadline)
+    forks: Check[Case] = partial(_forks_unless_explained, findings=findings, deadline=deadline, skipped=skipped)
     costly = [*EXPERIMENTS, forks] if confirm else []
     for number, check in enumerate((*cheap, *costly), start=1):
         if number > len(cheap) and time.monotonic() > deadline:
@@ -61,9 +61,13 @@ def examine(
     return Examination(findings=ranked(findings), skipped=skipped, seconds=time.monotonic() - begun)
 
 
-def _forks_unless_explained(case: Case, findings: Sequence[Finding], deadline: float) -> Iterator[Finding]:
+def _forks_unless_explained(
+    case: Case, findings: Sequence[Finding], deadline: float, skipped: list[str]
+) -> Iterator[Finding]:
     if not any(_explains_training(each) for each in findings):
-        yield from explained_by_forks(case, deadline)
+        failed: dict[str, str] = {}
+        yield from explained_by_forks(case, deadline, failed)
+        skipped += [f"fork '{name}': {what}" for name, what in failed.items()]
 
 
 def _name(check: Check[Case]) -> str:

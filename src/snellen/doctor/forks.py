@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import torch
 from scipy.special import bdtrc
 
 from snellen.core.finding import Finding, Severity
+from snellen.core.seeds import keyed_permutation
 from snellen.core.thresholds import FLOORS, alpha
 from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES, Change
 from snellen.doctor.house import takes_longer
+from snellen.doctor.judge import one_of_each
 from snellen.doctor.learning import learn
 from snellen.doctor.safety import untouched
 from snellen.doctor.scores import Gain, Scores, gain, score_images
@@ -31,16 +35,22 @@ from snellen.doctor.suspicions import LESS_TELLING, QUICKENED, SUSPICIONS, Suspi
 _USUAL, _REFERENCE = CHANGES["usual training"], CHANGES["usual network"]
 _MORE_SEEDS = (1, 2)
 _NOTHING = 0.01  # of the score: a change that does not even do this much leaves the matter open
+_MOST_JUDGED = 300  # validation images, one at a time
 _TRIAGE_P = 0.05  # the only consequence is that forks are run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one training: how well it answers the validation images, and how long it took."""
+    """What came of one training: how well it answers the validation images, and how long it took.
+
+    val    by image, what gains are told by
+    score  of all of them, what its owner goes by
+    """
 
     change: str
     seed: int
     val: Scores
+    score: float
     seconds: float
 
 
@@ -49,14 +59,18 @@ class Forks:
     """Every training that was run for one case; each only once.
 
     deadline  of ``time.monotonic()``; a training that would probably end after it is not begun
+    failed    by change: what somebody's code said to it, and whether time ran out
+    judged_on what is done to a training that has learnt before it is judged
     """
 
     case: Case
     deadline: float
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    judged_on: Callable[[Training], Training] = field(default=lambda training: training)
 
     def run(self, change: Change | None, seed: int = 0) -> Outcome | None:
-        """None where it does not fit the training, or the time does not suffice."""
+        """None where it does not fit the training, its code cannot do it, or the time does not suffice."""
         training = self.case.training
         if training is None or training.build is None or not training.epochs:
             return None
@@ -64,19 +78,26 @@ class Forks:
         name = "" if change is None else change.name
         if (name, seed) not in self.outcomes:
             longest = max((each.seconds for each in self.outcomes.values()), default=0.0)
+            if name in self.failed:
+                return None
             if time.monotonic() + longest > self.deadline:
+                self.failed["further ones"] = "there was no time for them"
                 return None
             begun = time.monotonic()
-            with untouched(training):
-                fresh = build(seed)
-                if change is not None:
-                    if not change.fits(fresh):
+            try:
+                with untouched(training):
+                    fresh = build(seed) if change is None else _with(change, build(seed))
+                    if fresh is None:
                         return None
-                    fresh = change.apply(fresh)
-                learn(fresh, seed=seed)
-                val = score_images(fresh, fresh.val)
+                    learn(fresh, seed=seed)
+                    val, score = _judged(self.judged_on(fresh))
+            except Exception as error:  # of somebody's code, asked for what it was not written for
+                if change is None:
+                    raise
+                self.failed[name] = f"{type(error).__name__}: {error}"[:200]
+                return None
             seconds = time.monotonic() - begun
-            self.outcomes[name, seed] = Outcome(change=name, seed=seed, val=val, seconds=seconds)
+            self.outcomes[name, seed] = Outcome(change=name, seed=seed, val=val, score=score, seconds=seconds)
         return self.outcomes[name, seed]
 
     def gain(self, change: Change, seed: int = 0) -> Gain | None:
@@ -85,9 +106,32 @@ class Forks:
         return None if base is None or changed is None else gain(base.val, changed.val)
 
 
-def explained_by_forks(case: Case, deadline: float) -> Iterator[Finding]:
-    """Where to look, then what helps there: one finding, or none where a usual training does no better."""
-    forks = Forks(case=case, deadline=deadline)
+def _with(change: Change, fresh: Training) -> Training | None:
+    """None where it does not fit, or, of a run of Snellen's own, where no settings make it."""
+    is_a_rival = change in (_USUAL, _REFERENCE) and fresh.judge is None
+    if fresh.changed is not None and not is_a_rival:
+        return fresh.changed(change.name)
+    return change.apply(fresh) if change.fits(fresh) else None
+
+
+def _judged(training: Training) -> tuple[Scores, float]:
+    """(scores, score) of validation images; where a judge judges, minus the loss of each, and the owner's number."""
+    if training.judge is None:
+        val = replace(score_images(training, training.val), units=training.units.get("val", ()))
+        return val, val.mean
+    drawn = keyed_permutation(training.judge.count("val"), "forks").tolist()
+    rows = sorted(one_of_each(drawn, training.units.get("val", ()))[:_MOST_JUDGED])
+    with torch.no_grad():
+        judged = training.judge.judged("val", rows)
+    return Scores(values=np.nan_to_num(-judged.losses, nan=-1e9, neginf=-1e9)), judged.score
+
+
+def explained_by_forks(case: Case, deadline: float, failed: dict[str, str] | None = None) -> Iterator[Finding]:
+    """Where to look, then what helps there: one finding, or none where a usual training does no better.
+
+    ``failed`` is filled as that of ``Forks``.
+    """
+    forks = Forks(case=case, deadline=deadline, failed={} if failed is None else failed)
     if case.training is not None and case.training.build_short is not None:
         yield from _seen_in_short_trainings(forks, case.training)
         return
@@ -113,11 +157,12 @@ def explained_by_forks(case: Case, deadline: float) -> Iterator[Finding]:
 def _seen_in_short_trainings(forks: Forks, training: Training) -> Iterator[Finding]:
     """As far as shortened trainings can tell: signs, of faults that do not merely slow learning down, for whatever
     quickens it wins there. Nothing where the training as it is learns nothing in so few steps."""
-    base = forks.run(None) if training.question == "classification" else None
+    is_known = training.question == "classification" or training.judge is not None
+    base = forks.run(None) if is_known else None
     if base is None:
         return
     if not _learns(training, base.val):
-        yield _too_short(training, base.val)
+        yield _too_short(training, base.score)
         return
     usual, reference = forks.gain(_USUAL), forks.gain(_REFERENCE)
     if any(each is not None and _is_worth_a_look(each) for each in (usual, reference)):
@@ -130,20 +175,25 @@ def _seen_in_short_trainings(forks: Forks, training: Training) -> Iterator[Findi
 
 
 def _learns(training: Training, val: Scores) -> bool:
-    """Whether more validation images are right than by guessing their most frequent class, by the binomial test."""
+    """Whether more validation images are right than by guessing their most frequent class, by the binomial test; with a
+    judge, whether they are judged better than before the first step."""
+    if training.judge is not None and training.build is not None:
+        with untouched(training):
+            before, _ = _judged(training.build(0))
+        return gain(before, val).p < _TRIAGE_P
     truth = [int(each) for _, targets in training.val for each in targets]
     guess = max(Counter(truth).values()) / len(truth)
     return bool(bdtrc(int(val.values.sum()) - 1, len(truth), guess) < _TRIAGE_P)
 
 
-def _too_short(training: Training, val: Scores) -> Finding:
+def _too_short(training: Training, score: float) -> Finding:
     return Finding(
         code="forks-too-short",
         severity="info",
         message=f"Forks were shortened to {training.shortened:.0%} of the steps, and in so few the training as it is "
-        f"learns nothing ({val.mean:.1%} of the validation images are right): what would help is not known.",
+        f"learns nothing (it reaches {_told(score)} on the validation images): what would help is not known.",
         advice="Try a change on the whole training: snellen doctor --treat, or a run with other settings.",
-        evidence={"shortened": training.shortened, "score": val.mean},
+        evidence={"shortened": training.shortened, "score": score},
         certainty="observed",
     )
 
@@ -173,8 +223,11 @@ def _best_change(forks: Forks, suspicion: Suspicion) -> tuple[Change | None, Gai
     """
     best: tuple[Change | None, Gain | None] = (None, None)
     training = forks.case.training
-    if training is None or training.build is None or not suspicion.holds(training.build(0)):
+    if training is None or training.build is None:
         return best
+    with untouched(training):  # of the random states
+        if not suspicion.holds(training.build(0)):
+            return best
     for name in suspicion.changes:
         found = forks.gain(CHANGES[name])
         if found is None:
@@ -212,8 +265,8 @@ def _confirmed(forks: Forks, change: Change, code: str, looks: int) -> tuple[flo
         if again is None or one is None or other is None:
             return None
         gains.append(again.relative)
-        base.append(one.val.mean)
-        changed.append(other.val.mean)
+        base.append(one.score)
+        changed.append(other.score)
     if min(gains) < FLOORS["accuracy"] or min(changed) <= max(base):
         return None
     return min(gains), sum(base) / len(base), sum(changed) / len(changed), first.p

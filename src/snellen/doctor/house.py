@@ -93,9 +93,8 @@ def reference(training: Training) -> Training:
 
 
 def can_be_usual(training: Training) -> bool:
-    return training.question in ("classification", "multilabel", "segmentation", "regression") and _has_tensors(
-        training
-    )
+    known = training.question in ("classification", "multilabel", "segmentation", "regression")
+    return known and _has_tensors(training)
 
 
 def has_reference(training: Training) -> bool:

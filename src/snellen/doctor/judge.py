@@ -4,7 +4,7 @@ number that its owner goes by. Where targets are plain tensors the experiments k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -43,6 +43,11 @@ class Judged:
     def mean(self) -> float:
         """Of the losses."""
         return float(self.losses.mean())
+
+
+def one_of_each(rows: Iterable[int], units: Sequence[str]) -> list[int]:
+    """``rows`` without those whose unit was there before; all of them where no units are known."""
+    return list({units[row] if units else str(row): row for row in reversed(list(rows))}.values())[::-1]
 
 
 class Judge(Protocol):

@@ -19,6 +19,10 @@ from snellen.doctor.clipping import gradient_norm
 from snellen.doctor.modes import in_evaluation
 from snellen.doctor.scores import score_images
 
+# Models that compute their loss themselves may do so in training mode alone: torchvision's detectors give a list of
+# boxes in evaluation mode, and what asks that for its terms or its sum fails with one of these.
+_NO_LOSS = (AttributeError, TypeError, ValueError, LookupError, AssertionError, RuntimeError)
+
 
 @dataclass(slots=True)
 class _Journal:
@@ -28,6 +32,7 @@ class _Journal:
     rates: list[float] = field(default_factory=list)
     norms: list[float] = field(default_factory=list)
     epochs: list[tuple[float, float, float]] = field(default_factory=list)  # train loss, val loss, val score
+    cut: bool = False  # for want of time
 
     def history(self) -> History:
         ends = np.array(self.epochs).reshape(-1, 3)
@@ -42,6 +47,7 @@ class _Journal:
             val_losses=ends[:, 1],
             val_scores=scores,
             best_epoch=int(np.nanargmax(scores)) + 1 if np.isfinite(scores).any() else 0,
+            cut=self.cut,
         )
 
 
@@ -50,31 +56,42 @@ def learn(
 ) -> History:
     """Train through all epochs, in place. Ends early where the weights are no numbers any more, or it ``should_stop``.
 
-    watched  whether validation is judged after each epoch; without it the history is of the steps alone
+    watched      whether validation is judged after each epoch; without it the history is of the steps alone
+    should_stop  asked before each step; the history is then ``cut``, and its epochs are those that came to their end
     """
     torch.manual_seed(keyed_seed("fork", seed))
     journal = _Journal()
     for _ in range(training.epochs):
         first = len(journal.losses)
         try:
-            for batch in training.train:
-                _step(training, batch, journal)
-                if training.scheduled == "step":
-                    advance(training)
+            _epoch(training, journal, should_stop)
         except DivergenceError:  # Snellen's own loop ends so
+            break
+        if journal.cut:
             break
         if training.scheduled == "epoch":
             advance(training)
         if watched:
             journal.epochs.append(_end_of_epoch(training, journal.losses[first:]))
-        if should_stop() or not all(bool(torch.isfinite(each).all()) for each in training.model.parameters()):
+        if not all(bool(torch.isfinite(each).all()) for each in training.model.parameters()):
             break
     if training.prepare is not None:
         training.prepare(training.model)
     return journal.history()
 
 
-def _step(training: Training, batch: Any, journal: _Journal) -> None:
+def _epoch(training: Training, journal: _Journal, should_stop: Callable[[], bool]) -> None:
+    for batch in training.train:
+        if should_stop():
+            journal.cut = True
+            return
+        has_stepped = _step(training, batch, journal)
+        if has_stepped and training.scheduled == "step":
+            advance(training)
+
+
+def _step(training: Training, batch: Any, journal: _Journal) -> bool:
+    """Whether the optimizer took a step: where gradients are accumulated it does so in some batches only."""
     optimizer = training.optimizer
     norms: list[float] = []
     handle = None
@@ -88,6 +105,7 @@ def _step(training: Training, batch: Any, journal: _Journal) -> None:
             handle.remove()
     journal.losses.append(loss)
     journal.norms.append(norms[0] if norms else math.nan)
+    return optimizer is None or bool(norms)
 
 
 def advance(training: Training) -> None:
@@ -95,21 +113,42 @@ def advance(training: Training) -> None:
     if training.scheduler is None:
         return
     if isinstance(training.scheduler, ReduceLROnPlateau):
-        training.scheduler.step(-score_images(training, training.val).mean)
+        training.scheduler.step(_watched_by(training.scheduler, training))
         return
     with suppress(ValueError):  # a schedule that is shorter than the training says so; what it set last stays
         training.scheduler.step()
 
 
+def _watched_by(scheduler: ReduceLROnPlateau, training: Training) -> float:
+    """What such a schedule is usually told: a score, which is to rise, or the validation loss, which is to fall."""
+    if scheduler.mode == "max":
+        return _validation_score(training)
+    loss = _validation_loss(training)
+    return -_validation_score(training) if math.isnan(loss) else loss
+
+
 def _end_of_epoch(training: Training, losses: list[float]) -> tuple[float, float, float]:
-    score = score_images(training, training.val).mean if training.evaluate is None else float(training.evaluate())
+    score = _validation_score(training) if training.evaluate is None else float(training.evaluate())
     return float(np.mean(losses)) if losses else math.nan, _validation_loss(training), score
 
 
+def _validation_score(training: Training) -> float:
+    """NaN as ``_validation_loss``: without a question that is known, the loss is the score."""
+    try:
+        return score_images(training, training.val).mean
+    except _NO_LOSS:
+        return math.nan
+
+
 def _validation_loss(training: Training) -> float:
+    """NaN where it cannot be had in evaluation mode."""
     total, count = 0.0, 0
     with in_evaluation(training.model), torch.no_grad():
         for batch in training.val:
             size = len(batch[1])
-            total, count = total + float(training.loss_of(batch)) * size, count + size
+            try:
+                loss = float(training.loss_of(batch))
+            except _NO_LOSS:
+                return math.nan
+            total, count = total + loss * size, count + size
     return total / max(1, count)

@@ -149,8 +149,10 @@ class Enriched:
 
 def num_batches(source: Iterable[Batch]) -> int:
     """Of an epoch; a loader that does not say so is run through."""
-    length = getattr(source, "__len__", None)
-    return length() if length is not None else sum(1 for _ in source)
+    try:
+        return len(source)  # type: ignore[arg-type]
+    except TypeError:  # no length, or, as of a loader of an IterableDataset, one that cannot be told
+        return sum(1 for _ in source)
 
 
 def _at(source: Iterable[Batch], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -169,7 +171,7 @@ def statistics(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     total = square = torch.zeros(0, dtype=torch.float64)
     count = images = 0
     for inputs, _ in batches:
-        values = inputs.detach().double().cpu().transpose(0, 1).flatten(1)
+        values = inputs.detach().cpu().double().transpose(0, 1).flatten(1)
         total = values.sum(1) if not count else total + values.sum(1)
         square = values.square().sum(1) if not count else square + values.square().sum(1)
         count += values.shape[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,19 +13,26 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from snellen.core.checkpoint import Checkpoint
+from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.plan import Plan
 from snellen.core.run import RunFolder
+from snellen.core.sample import Batch as ImageBatch
 from snellen.data.image_sets import ImageSet
+from snellen.data.loader import steps_per_epoch
+from snellen.data.sampling import epoch_length
 from snellen.doctor.case import Answers, Batch, Case, Floats, History, Training
+from snellen.doctor.prescriptions import settings_of
 from snellen.doctor.run_batches import Epochs, InOrder, as_batch, asks_for_one_class
 from snellen.doctor.run_judge import RunJudge
 from snellen.doctor.shortening import fewer, share_of, shortened
 from snellen.evaluate import assess
+from snellen.nn.ema import MovingAverage
 from snellen.tasks.base import create_task
 from snellen.train.build import build_network
 from snellen.train.loop import Trainer
 from snellen.train.probe import run_probe
+from snellen.train.replan import replanned
 from snellen.train.session import Session
 
 # --- from the folder alone
@@ -126,6 +133,43 @@ def _facts(session: Session, ids: Sequence[str]) -> dict[str, Sequence[Any]]:
     }
 
 
+def _asks_for_any(config: Config, settings: Iterable[str]) -> bool:
+    """Whether the user said something about one of these settings."""
+    return any(getattr(config, name) != Config.model_fields[name].default for name in settings)
+
+
+def _is_nearer(plan: Plan, than: Plan, to: Plan) -> bool:
+    """Whether the rate of ``plan`` is fewer times that of ``to``, or the reverse, than the rate of ``than`` is."""
+    return abs(math.log(plan.lr / to.lr)) < abs(math.log(than.lr / to.lr))
+
+
+def _put_in(model: nn.Module, average: MovingAverage | None) -> None:
+    """The averaged weights, which are what the run validates and ships."""
+    if average is not None:
+        model.load_state_dict(dict(average.average))
+
+
+class _Steps:
+    """The run's own steps, a batch at a time: those that make one step together wait for the last of them."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer, self._seen, self._loss = trainer, 0, math.nan
+        self._waiting: list[ImageBatch[Any]] = []
+        num_images = epoch_length(trainer.train_images.records, trainer.plan.sampling)
+        self._num_batches = steps_per_epoch(num_images, trainer.plan.batch_size)
+
+    def __call__(self, batch: Batch) -> float:
+        """The loss of the step, or of the last one where none is taken yet."""
+        self._waiting.append(as_batch(*batch))
+        self._seen += 1
+        ends = self._seen % self._num_batches == 0
+        if ends or len(self._waiting) == self._trainer.plan.accumulate:
+            together = list(self._waiting)
+            self._waiting.clear()
+            self._loss = self._trainer.step_in_turn(together)
+        return self._loss
+
+
 class Trainings:
     """Makes the run's training anew, from its beginning, as often as it is asked to.
 
@@ -151,9 +195,6 @@ class Trainings:
         trainer = Trainer(model, task, plan, train, session.sides["val"], keep_best=lambda *given: None)
         one_class = asks_for_one_class(task) and not (plan.mixup or plan.cutmix)
 
-        def step(batch: Batch) -> float:
-            return trainer.step_in_turn([as_batch(*batch)])
-
         def run_loss(model: nn.Module, inputs: Tensor, targets: Any) -> Tensor:
             losses = task.losses(model, as_batch(inputs, targets), plan)
             return torch.stack([loss.float() for loss in losses.values()]).sum()
@@ -171,14 +212,39 @@ class Trainings:
             optimizer=trainer.optimizer,
             question="classification" if one_class else "other",
             classes=plan.classes,
-            step=step,
+            step=_Steps(trainer),
             epochs=plan.head_epochs + plan.epochs,
             build=lambda seed: self.training(replace(plan, seed=plan.seed + seed), train),
             build_short=None if self._share == 1 else lambda seed: self.short(replace(plan, seed=plan.seed + seed)),
             shortened=self._share,
             run_loss=None if one_class else run_loss,
             judge=None if one_class else RunJudge(model=model, task=task, plan=plan, sides=session.sides),
+            units={
+                side: [record.unit for record in images.records]
+                for side, images in {"train": train, "val": session.sides["val"]}.items()
+            },
+            changed=lambda name: self._changed(name, plan, train, of_the_user=not one_class),
+            prepare=None if trainer.ema is None else lambda model: _put_in(model, trainer.ema),
         )
+
+    def _changed(self, name: str, plan: Plan, train: ImageSet, of_the_user: bool) -> Training | None:
+        """of_the_user: only settings that somebody gave, and rates nearer to what Snellen would have chosen. Where
+        its choice is the usual training, the fault lies there."""
+        session, settings = self._session, settings_of(name, plan)
+        if settings is None or "pretrained" in settings:  # pretrained networks take other inputs
+            return None
+        if of_the_user and not _asks_for_any(session.config, settings):
+            return None
+        changed = replanned(session, plan, settings)
+        if of_the_user and name.startswith("rate") and not _is_nearer(changed, plan, self._at_usual_rates(plan)):
+            return None
+        if "warmup_steps" in settings:  # as of all the steps of the run, of which ``plan`` may have fewer
+            share = (plan.epochs + plan.head_epochs) / (session.plan.epochs + session.plan.head_epochs)
+            changed = replace(changed, warmup_steps=round(share * changed.warmup_steps))
+        return None if changed == plan else self.training(changed, train)
+
+    def _at_usual_rates(self, plan: Plan) -> Plan:
+        return replanned(self._session, plan, {"lr": "auto", "body_lr": "auto"})
 
     def _load_probe(self, model: nn.Module, plan: Plan) -> None:
         """The head begins as the probe, as in the run."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,9 +16,12 @@ from typing import Any
 from snellen.core.errors import ConfigError, SnellenError, did_you_mean
 from snellen.doctor.case import Answers, Case, History, Training
 from snellen.doctor.learning import learn
+from snellen.doctor.safety import untouched
+from snellen.doctor.schedules import full_schedule
 from snellen.doctor.scores import answers_of
 
 _NEEDED = ("model", "loss", "train", "val")
+_FORKS = 4  # that fit into the time which a training that was cut was given: what is left for them is about as much
 
 
 def training_of(script: str) -> Training:
@@ -26,19 +31,44 @@ def training_of(script: str) -> Training:
     ConfigError where the file, the function or what it returns is not as it should be.
     """
     build = _function(script)
-    takes_seed = bool(inspect.signature(build).parameters)
+    by_name, by_place = _seeded(build)
 
     def begin(seed: int = 0) -> Training:
-        try:
-            given = build(seed) if takes_seed else build()
-        except SnellenError:
-            raise
-        except Exception as error:
-            raise ConfigError(f"{script} failed: {type(error).__name__}: {error}") from error
+        with failures_told(f"{script} failed"):
+            given = build(seed=seed) if by_name else build(seed) if by_place else build()
         training = _checked(given, script)
         return training if training.build is not None else replace(training, build=begin)
 
-    return begin(0)
+    training = begin(0)
+    with untouched(training):
+        for name in ("train", "val", "plain"):
+            _check_batches(name, getattr(training, name), script)
+    return training
+
+
+@contextmanager
+def beside(script: str | Path) -> Iterator[None]:
+    """What lies in the folder of ``script`` (``train.py``, or ``train.py:build``) can be imported while this lasts."""
+    name = str(script)
+    path = Path(name if name.endswith(".py") else name.rpartition(":")[0])
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # the script may have put its own folders before it, or taken it away
+            sys.path.remove(folder)
+
+
+@contextmanager
+def failures_told(what: str) -> Iterator[None]:
+    """Whatever somebody's own code raises becomes a sentence with its type and its message. Raises ConfigError."""
+    try:
+        yield
+    except SnellenError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _function(script: str) -> Callable[..., Any]:
@@ -53,6 +83,22 @@ def _function(script: str) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def _seeded(build: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a function takes the seed by its name, and whether by its place: where it needs one thing and no more.
+
+    What has another name and a value of its own (``build(width=64)``) is no seed.
+    """
+    try:
+        parameters = inspect.signature(build).parameters.values()
+    except ValueError:  # a class or a builtin that does not say
+        return False, False
+    placed = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    by_name = any(
+        each.name == "seed" and each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in parameters
+    )
+    return by_name, sum(each.default is each.empty for each in placed) == 1
+
+
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise ConfigError(f"no script at {path}: give it as train.py:build")
@@ -60,16 +106,9 @@ def _module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ConfigError(f"{path} is no Python file: give it as train.py:build")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.resolve().parent))  # what lies beside a script is imported by it
     sys.modules[path.stem] = module
-    try:
+    with beside(path), failures_told(f"{path} cannot be imported"):
         spec.loader.exec_module(module)
-    except SnellenError:
-        raise
-    except Exception as error:
-        raise ConfigError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
     return module
 
 
@@ -91,17 +130,71 @@ def _checked(given: Any, script: str) -> Training:
     return Training(**given)
 
 
+def _check_batches(name: str, loader: Any, script: str) -> None:
+    """That it can be asked for its batches again and again, and that they are pairs, by the first of them."""
+    if loader is None:
+        return
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise ConfigError(f"{script} returned a {type(loader).__name__} as '{name}': it must give batches")
+    with failures_told(f"{script}: '{name}' failed to give a batch"):
+        batches = iter(loader)
+        if batches is loader:
+            raise ConfigError(
+                f"{script} returned a {type(loader).__name__} as '{name}', which gives its batches once: return what "
+                "can be asked anew for each epoch, as a DataLoader or a list"
+            )
+        for batch in islice(batches, 1):
+            if not isinstance(batch, tuple | list) or len(batch) != 2:
+                raise ConfigError(
+                    f"{script}: a batch of '{name}' is {_shape_of(batch)}, and must be a pair (inputs, targets): give "
+                    "the loader a collate_fn that returns one"
+                )
+
+
+def _shape_of(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return f"a {type(batch).__name__} with {', '.join(map(str, list(batch)[:5])) or 'nothing in it'}"
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {len(batch)}"
+    return f"a {type(batch).__name__}"
+
+
 def case_of(training: Training, *, seed: int = 0, should_stop: Callable[[], bool] = lambda: False) -> Case:
     """Train it, where it says for how many epochs, and gather what can be examined.
 
-    A training of 0 epochs is taken as it is: examined where it stands, with its weights as they are.
+    A training of 0 epochs is taken as it is: examined where it stands, with its weights as they are. Raises ConfigError
+    where the user's own code fails.
     """
     if training.build is None:
         training = replace(training, build=None, epochs=0)
-    history = learn(training, seed=seed, watched=True, should_stop=should_stop) if training.epochs else History()
+    with failures_told("the training failed"):
+        history = learn(training, seed=seed, watched=True, should_stop=should_stop) if training.epochs else History()
+    with failures_told("the model failed to answer in evaluation mode"):
+        answers = _answers(training)
     return Case(
-        training=training, history=history, answers=_answers(training), classes=tuple(training.classes), seed=seed
+        training=_within_the_time(training, history),
+        history=history,
+        answers=answers,
+        classes=tuple(training.classes),
+        seed=seed,
     )
+
+
+def _within_the_time(training: Training, history: History) -> Training:
+    """Where there was no time for all epochs, forks are trained for a part of those that there was time for; where not
+    even one came to its end, there are no forks."""
+    build, done = training.build, len(history.epochs)
+    if not history.cut or build is None or training.build_short is not None:
+        return training
+    if not done:
+        return replace(training, build=None)
+    epochs = max(1, done // _FORKS)
+
+    def build_short(seed: int) -> Training:
+        short = replace(build(seed), epochs=epochs)
+        return short if short.scheduler is None else full_schedule(short)
+
+    return replace(training, build_short=build_short, shortened=epochs / training.epochs)
 
 
 def _answers(training: Training) -> dict[str, Answers]:

@@ -10,6 +10,20 @@ from snellen.core.plan import Plan
 
 Settings = dict[str, Any]
 
+# What Snellen chooses by itself where nothing is asked for, and what a training can be spoilt by.
+USUAL = (
+    "optimizer",
+    "schedule",
+    "lr",
+    "body_lr",
+    "weight_decay",
+    "dropout",
+    "clip_norm",
+    "warmup_steps",
+    "layer_decay",
+    "augment",
+)
+
 
 def _rates(factor: float) -> Callable[[Plan], Settings]:
     return lambda plan: {"lr": min(10.0, plan.lr * factor), "body_lr": min(10.0, plan.body_lr * factor)}
@@ -33,12 +47,19 @@ _OF_CHANGES: dict[str, Callable[[Plan], Settings]] = {
     "batch*8": lambda plan: {"batch_size": 8 * plan.batch_size},
     "twice as long": lambda plan: {"epochs": 2 * plan.epochs, "patience": max(1, 2 * plan.patience)},
     "body rate/10": lambda plan: {"body_lr": plan.body_lr / 10},
+    "house step": lambda plan: {"clip_norm": "auto"},
     "full schedule": lambda plan: {"schedule": "auto", "warmup_steps": "auto"},
     "house loss": lambda plan: {"loss": "auto"},
     "load weights": lambda plan: {"pretrained": True},
     "frozen norms": lambda plan: {"freeze_norm": True},
-    "usual training": lambda plan: {"optimizer": "auto", "schedule": "auto", "lr": "auto", "body_lr": "auto"},
+    "usual training": lambda plan: dict.fromkeys(USUAL, "auto"),
 }
+
+
+def settings_of(change: str, plan: Plan) -> Settings | None:
+    """The settings that make a change (``changes.CHANGES``) to a run with ``plan``; None where none do."""
+    prescribe = _OF_CHANGES.get(change)
+    return None if prescribe is None else prescribe(plan)
 
 
 def settings_for(finding: Finding, plan: Plan) -> Settings | None:
@@ -46,5 +67,4 @@ def settings_for(finding: Finding, plan: Plan) -> Settings | None:
     settings = finding.treatment.get("settings")
     if isinstance(settings, Mapping):
         return dict(settings)
-    prescribe = _OF_CHANGES.get(str(finding.treatment.get("change", "")))
-    return None if prescribe is None else prescribe(plan)
+    return settings_of(str(finding.treatment.get("change", "")), plan)

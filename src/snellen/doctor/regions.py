@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -63,10 +64,20 @@ def are_images(training: Training) -> bool:
 
 def painted_over(training: Training, region: Region) -> Training:
     """The region has the mean colour of the training images, in training, in validation and wherever it is used."""
+    paint = _brush(training, region)
+    plain = None if training.plain is None else Mapped(training.plain, paint)
+    return replace(training, train=Mapped(training.train, paint), val=Mapped(training.val, paint), plain=plain)
+
+
+def validated_without(training: Training, region: Region) -> Training:
+    """The same in validation alone."""
+    return replace(training, val=Mapped(training.val, _brush(training, region)))
+
+
+def _brush(training: Training, region: Region) -> Callable[[Tensor], Tensor]:
     mean, _ = statistics(training.train)
 
     def paint(inputs: Tensor) -> Tensor:
         return torch.where(region.mask(inputs), mean.view(1, -1, 1, 1).to(inputs), inputs)
 
-    plain = None if training.plain is None else Mapped(training.plain, paint)
-    return replace(training, train=Mapped(training.train, paint), val=Mapped(training.val, paint), plain=plain)
+    return paint

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import islice
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,11 @@ from snellen.doctor.case import Training
 _DEPTH = 6  # loader -> sampler -> ... -> a transform's generator
 _MEMBERS = 64  # of a list that are looked into: transforms are few, file names are many
 _OBJECTS = 5000
+_LEAST_BYTES = (
+    2**24
+)  # of tensors beside the net, that are kept beside twice its own size: averaged weights are as large
 _SCALARS = (bool, int, float, str, type(None))
-_CLOSED = (*_SCALARS, bytes, type, ModuleType, Tensor, np.ndarray)  # not looked into
+_CLOSED = (*_SCALARS, bytes, type, ModuleType, np.ndarray)  # not looked into
 
 
 @contextmanager
@@ -32,10 +35,10 @@ def untouched(training: Training) -> Iterator[None]:
     """Put back weights, buffers, gradients, what is trainable, modes, optimizer, scheduler and every random state.
 
     Random states are those of Python, numpy and torch (CPU and CUDA), and of every generator that can be reached from
-    the loaders, the loss, and the training's own ``step`` and ``evaluate``. Nets, optimizers, gradient scalers and
-    counters that these functions hold on to (averaged weights, accumulation) are put back as well.
+    the loaders, the loss, and the training's own ``step`` and ``evaluate``. Nets, optimizers, gradient scalers,
+    tensors, lists and counters that these functions hold on to (averaged weights, accumulation) are put back as well.
     """
-    held = _held(training)
+    held, tensors = _held(training)
     modules = [training.model, *(each for each in held if isinstance(each, nn.Module))]
     optimizers = [each for each in held if isinstance(each, Optimizer)]
     with ExitStack() as stack:
@@ -50,6 +53,8 @@ def untouched(training: Training) -> Iterator[None]:
             stack.callback(_strangers(optimizer, modules))
         for module in modules:
             stack.callback(_ModelState(module).restore)
+        for tensor in _beside(tensors, modules, optimizers):
+            stack.callback(_tensor_state(tensor))
         yield
 
 
@@ -132,6 +137,43 @@ def _strangers(optimizer: Optimizer, modules: list[nn.Module]) -> Callable[[], N
     return restore
 
 
+def _beside(tensors: list[Tensor], modules: list[nn.Module], optimizers: list[Optimizer]) -> Iterator[Tensor]:
+    """Those that neither nets nor optimizers hold, the nearest first, as many as are no larger than averaged weights
+    may be: data sets are left out."""
+    own = [each for module in modules for each in (*module.parameters(), *module.buffers())]
+    held = [each for optimizer in optimizers for group in optimizer.param_groups for each in group["params"]]
+    known = {id(each) for each in (*own, *held)}
+    left = _LEAST_BYTES + 2 * sum(each.nbytes for each in own)
+    for tensor in tensors:
+        if id(tensor) not in known and _is_plain(tensor) and tensor.nbytes <= left:
+            left -= tensor.nbytes
+            yield tensor
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its values can be put back one by one: not where one value in memory stands for many."""
+    if tensor.layout != torch.strided or tensor.is_inference():
+        return False
+    return not any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
+
+
+def _tensor_state(tensor: Tensor) -> Callable[[], None]:
+    before = tensor.detach().clone()
+
+    def restore() -> None:
+        if tensor.shape != before.shape:
+            tensor.data = before
+        elif not _same(tensor.detach(), before):  # memory that is read from a file may not be written to
+            with torch.no_grad():
+                tensor.copy_(before)
+
+    return restore
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
+
+
 def _scheduler_state(scheduler: Any) -> Callable[[], Any]:
     """Of somebody's own scheduler: what its ``state_dict`` says, else nothing but the counters among its attributes."""
     if not hasattr(scheduler, "state_dict"):
@@ -167,32 +209,59 @@ def _restorers(thing: Any) -> Iterator[Callable[[], Any]]:
         yield partial(thing.set_state, thing.get_state())
     elif isinstance(thing, random.Random):
         yield partial(thing.setstate, thing.getstate())
-    elif isinstance(thing, CellType) and not _is_empty(thing):
-        yield partial(setattr, thing, "cell_contents", thing.cell_contents)
-    elif isinstance(thing, dict):
-        yield partial(thing.update, {name: value for name, value in thing.items() if isinstance(value, _SCALARS)})
     elif isinstance(thing, LRScheduler | torch.amp.GradScaler):
         yield partial(thing.load_state_dict, copy.deepcopy(thing.state_dict()))
+    else:
+        yield from _contents(thing)
 
 
-def _held(training: Training) -> list[Any]:
-    """Everything with a state that can be reached from a training, each once; the model itself is left out."""
+def _contents(thing: Any) -> Iterator[Callable[[], Any]]:
+    """What puts the very members back that an object has now; those that have a state see to it themselves."""
+    if isinstance(thing, CellType) and not _is_empty(thing):
+        yield partial(setattr, thing, "cell_contents", thing.cell_contents)
+    elif isinstance(thing, dict):
+        kept = {name: value for name, value in thing.items() if isinstance(value, (*_SCALARS, Tensor))}
+        yield partial(thing.update, kept)
+    elif isinstance(thing, list) and len(thing) <= _OBJECTS:
+        yield partial(thing.__setitem__, slice(None), list(thing))
+    for slot, value in _slots(thing):
+        if isinstance(value, (*_SCALARS, Tensor)):
+            yield partial(slot.__set__, thing, value)
+
+
+def _slots(thing: Any) -> Iterator[tuple[MemberDescriptorType, Any]]:
+    """The attributes that an object keeps in ``__slots__`` and not in a dictionary, with their values."""
+    for kind in type(thing).__mro__:
+        if vars(kind).get("__slots__"):
+            for slot in vars(kind).values():
+                if isinstance(slot, MemberDescriptorType):
+                    with suppress(AttributeError):  # it has no value yet
+                        yield slot, slot.__get__(thing)
+
+
+def _held(training: Training) -> tuple[list[Any], list[Tensor]]:
+    """Everything with a state that can be reached from a training, each once, the nearest first, and the tensors among
+    it; the model itself is left out."""
     loaders = (training.train, training.val, training.plain)
     functions = (training.loss, training.step, training.evaluate, training.metric, training.run_loss)
     modules = (vars(module) for module in training.model.modules())
-    roots = (*loaders, training.optimizer, training.scheduler, *functions, *modules)
+    roots = (*functions, *loaders, training.optimizer, training.scheduler, *modules)
     waiting = deque((root, 0) for root in roots)  # the nearest first, so that all are found by their shortest way
     seen = {id(training.model)}
     found: list[Any] = []
+    tensors: list[Tensor] = []
     while waiting and len(found) < _OBJECTS:
         thing, depth = waiting.popleft()
         if id(thing) in seen or isinstance(thing, _CLOSED):
             continue
         seen.add(id(thing))
+        if isinstance(thing, Tensor):
+            tensors.append(thing)
+            continue
         found.append(thing)
         if depth < _DEPTH:
             waiting += [(part, depth + 1) for part in _parts(thing)]
-    return found
+    return found, tensors
 
 
 def _parts(thing: Any) -> list[Any]:
@@ -202,9 +271,9 @@ def _parts(thing: Any) -> list[Any]:
     if isinstance(thing, torch.Generator | np.random.Generator | random.Random | Optimizer):
         return []
     if isinstance(thing, dict):
-        return list(islice(thing.values(), _MEMBERS))
+        return _members(thing.values())
     if isinstance(thing, list | tuple | set | frozenset):
-        return list(islice(thing, _MEMBERS))
+        return _members(thing)
     if isinstance(thing, CellType):
         return [] if _is_empty(thing) else [thing.cell_contents]
     if isinstance(thing, FunctionType):
@@ -214,7 +283,13 @@ def _parts(thing: Any) -> list[Any]:
     if isinstance(thing, partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
     own = getattr(thing, "__dict__", None)
-    return [own] if isinstance(own, dict) else []
+    return [*([own] if isinstance(own, dict) else []), *(value for _, value in _slots(thing))]
+
+
+def _members(things: Iterable[Any]) -> list[Any]:
+    """The first few, and of those after them the tensors: a net has more weights than a pipeline has transforms."""
+    known = iter(things)
+    return [*islice(known, _MEMBERS), *(each for each in islice(known, _OBJECTS) if isinstance(each, Tensor))]
 
 
 def _is_empty(cell: CellType) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from snellen.doctor.case import Answers, Batch, Floats, Training
 from snellen.doctor.modes import in_evaluation
+from snellen.metrics.interval import group_codes
 from snellen.metrics.paired import mcnemar
 
 VOID = 255  # in class maps: neither learnt nor judged
@@ -24,9 +26,11 @@ class Scores:
 
     values  right or wrong for one class, the share of right labels or pixels otherwise, minus the squared error of
             numbers, or minus the loss of the batch
+    units   images that share one are not independent; empty: they all are
     """
 
     values: Floats
+    units: Sequence[str] = ()
 
     @property
     def mean(self) -> float:
@@ -51,18 +55,36 @@ def score_images(training: Training, batches: Iterable[Batch], most: int | None 
 
 
 def answers_of(training: Training, batches: Iterable[Batch]) -> Answers | None:
-    """What the model says of ``batches``, in evaluation mode; None unless each image has one class."""
+    """What the model says of ``batches``, in evaluation mode; None unless each image has one class: outputs are one
+    tensor [n, k] a batch, and targets [n] of 0..k-1."""
     if training.question != "classification":
         return None
     parts, truth = [], []
     with in_evaluation(training.model), torch.no_grad():
         for inputs, targets in batches:
-            outputs = training.model(inputs).detach().float().cpu()
+            outputs = training.model(inputs)
+            classes = _classes(outputs, targets)
+            if classes is None:
+                return None
+            outputs = outputs.detach().float().cpu()
             parts.append(torch.nan_to_num(outputs, nan=-1e9, posinf=1e9, neginf=-1e9).double().softmax(1))
-            truth.append(torch.as_tensor(targets).cpu().long())
+            truth.append(classes)
     if not parts:
         return None
     return Answers(probabilities=torch.cat(parts).numpy(), truth=torch.cat(truth).numpy())
+
+
+def _classes(outputs: Any, targets: Any) -> Tensor | None:
+    """The class of each image, [n] on the CPU; None where outputs and targets are not of that kind."""
+    if not isinstance(outputs, Tensor) or outputs.ndim != 2:
+        return None
+    try:
+        classes = torch.as_tensor(targets).cpu().long()
+    except (TypeError, ValueError, RuntimeError):  # a list of dictionaries, as detectors are given
+        return None
+    if classes.shape != (len(outputs),) or bool(((classes < 0) | (classes >= outputs.shape[1])).any()):
+        return None
+    return classes
 
 
 def _of_batch(training: Training, batch: Batch) -> Floats:
@@ -72,7 +94,7 @@ def _of_batch(training: Training, batch: Batch) -> Floats:
         return np.array([-float(training.loss_of(batch))])  # once, not for each image: they are not independent
     targets = torch.as_tensor(targets, device=outputs.device)
     values: Floats = np.nan_to_num(
-        _right(training.question, outputs.detach().float(), targets).double().cpu().numpy(), nan=-1e9, neginf=-1e9
+        _right(training.question, outputs.detach().float(), targets).cpu().double().numpy(), nan=-1e9, neginf=-1e9
     )
     return values
 
@@ -105,13 +127,20 @@ class Gain:
 
 
 def gain(first: Scores, second: Scores) -> Gain:
-    """Exact by McNemar where images are right or wrong, else by Wilcoxon's signed ranks. p is 1 for few images."""
+    """Exact by McNemar where images are right or wrong, else by Wilcoxon's signed ranks. p is 1 for few images.
+
+    Where several images are of one unit, the test is of the units' means.
+    """
     difference = second.values - first.values
     mean = float(difference.mean()) if len(difference) else 0.0
     relative = mean if first.are_right_or_wrong or mean == 0 else _of_shortfall(first, mean)
+    is_grouped = len(set(first.units)) < len(first.units) == len(difference)
+    if is_grouped:
+        codes = group_codes(first.units)
+        difference = np.bincount(codes, difference) / np.bincount(codes)
     if len(difference) < _FEWEST or not difference.any():
         return Gain(mean=mean, p=1.0, relative=relative)
-    if first.are_right_or_wrong and second.are_right_or_wrong:
+    if first.are_right_or_wrong and second.are_right_or_wrong and not is_grouped:
         worse, better = int((difference < 0).sum()), int((difference > 0).sum())
         p = mcnemar(worse, better) / 2 if better > worse else 1.0
     else:

@@ -7,15 +7,16 @@ two arms come apart when nothing was done: a rule that takes that for a cure is 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from snellen.core.finding import Finding
 from snellen.core.thresholds import FLOORS
 from snellen.doctor.case import Case
-from snellen.doctor.changes import Change
+from snellen.doctor.changes import Change, change_of
 from snellen.doctor.forks import Forks, Outcome
 from snellen.metrics.paired import Difference, seeds_interval
 
@@ -78,9 +79,15 @@ def decide(rule: Rule, gain: Difference, placebo: Difference) -> Word:
     return "helped" if helped else "not shown"
 
 
+def change_to_try(findings: Iterable[Finding]) -> Change | None:
+    """Of the first finding that is treated by a change which the scores of a model can show to help."""
+    known = (change_of(each.treatment) for each in findings)
+    return next((each for each in known if each is not None and not each.mends_number), None)
+
+
 def try_change(case: Case, change: Change, rule: Rule, deadline: float = math.inf) -> Trial | None:
     """The trial of a change to somebody's training. None where it cannot be built anew, or there is no time for it."""
-    forks = Forks(case=case, deadline=deadline)
+    forks = Forks(case=case, deadline=deadline, judged_on=change.judged_on)
     seeds = range(rule.seeds)
     control = _arm(forks, None, seeds)
     treated = _arm(forks, change, seeds)

@@ -46,20 +46,7 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
     """The plan, but for the arithmetic of the training step, and the network with its starting weights."""
     task = create_task(task_of(config, survey.listing), survey.manifest.classes)
     train = survey.side("train")
-    mean, std = _channel_statistics(survey)
-    facts = TrainingFacts(
-        task=task.name,
-        classes=survey.manifest.classes,
-        losses=task.loss_names,
-        dense=task.dense,
-        architectures=task.architectures,
-        data_digest=survey.manifest.digest,
-        num_train=len(train),
-        channel_mean=mean,
-        channel_std=std,
-        device=choose_device(config.device),
-        cores=available_cores(),
-    )
+    facts = facts_of(config, survey, task)
     scale = task.target_scale([task.target(record) for record in train])
     task.check_settings(config)
     if config.loss != "auto":
@@ -71,6 +58,24 @@ def make_plan(config: Config, choice: ModelChoice, survey: Survey, store: ImageS
     )
     facts = replace(facts, provenance=provenance, inference_seconds=seconds)
     return replace(resolve(config, choice, facts), **scale), model
+
+
+def facts_of(config: Config, survey: Survey, task: Task[Any]) -> TrainingFacts:
+    """What is known before anything is measured."""
+    mean, std = _channel_statistics(survey)
+    return TrainingFacts(
+        task=task.name,
+        classes=survey.manifest.classes,
+        losses=task.loss_names,
+        dense=task.dense,
+        architectures=task.architectures,
+        data_digest=survey.manifest.digest,
+        num_train=len(survey.side("train")),
+        channel_mean=mean,
+        channel_std=std,
+        device=choose_device(config.device),
+        cores=available_cores(),
+    )
 
 
 def build_network(plan: Plan, task: Task[Any]) -> tuple[nn.Module, Provenance]:

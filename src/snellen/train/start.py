@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from snellen.core.config import Config
 from snellen.core.console import Console
+from snellen.core.device import available_cores
 from snellen.core.errors import RunError
 from snellen.core.files import write_text
 from snellen.core.plan import Plan
@@ -44,13 +46,25 @@ def resume(run: RunFolder, config: Config, data: TrainingData, cache: Path, cons
     return session
 
 
-def reopen(run: RunFolder, config: Config, data: TrainingData, cache: Path, console: Console) -> Session:
-    """A run as it was at its beginning, for whoever looks at it: nothing is written. Raises RunError as ``resume``."""
-    plan = run.plan
+def reopen(
+    run: RunFolder, config: Config, data: TrainingData, cache: Path, console: Console, device: str | None = None
+) -> Session:
+    """A run as it was at its beginning, for whoever looks at it: nothing is written. Raises RunError as ``resume``.
+
+    device  of this machine, in place of the one that the run was planned for
+    """
+    plan = run.plan if device is None else _moved(run.plan, device)
     if plan.data_digest != data.survey.manifest.digest:
         raise RunError(f"the data has changed since {run.path} was started: put it back, or train anew")
     model, _ = build_network(plan, create_task(plan.task, plan.classes))
     return _session(run, config, data, plan, model, cache, console)
+
+
+def _moved(plan: Plan, device: str) -> Plan:
+    """For another kind of processor: in single precision, since what was found to be fast and safe was so elsewhere."""
+    if device.partition(":")[0] == plan.device.partition(":")[0]:
+        return replace(plan, device=device)
+    return replace(plan, device=device, threads=available_cores(), precision="fp32", train_precision="fp32")
 
 
 def _session(

@@ -169,6 +169,6 @@ def _difference(some_outputs: Any, others: Any, scale: float = 0.0) -> float | N
         return None
     if not some_outputs.numel():
         return None
-    one, two = some_outputs.double(), others.double()
+    one, two = some_outputs.cpu().double(), others.cpu().double()  # MPS has no double precision
     off = float((one - two).abs().max()) / max(scale or float(one.abs().max()), 1e-12)
     return off if off < float("inf") else None

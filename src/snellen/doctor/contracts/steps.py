@@ -187,7 +187,7 @@ def _state(training: Training) -> list[Tensor]:
 def _gradient(parameters: list[Tensor]) -> Tensor:
     """All gradients as one vector, zeros where there is none."""
     parts = [torch.zeros_like(each) if each.grad is None else each.grad.detach() for each in parameters]
-    return torch.cat([part.flatten().double().cpu() for part in parts])
+    return torch.cat([part.flatten().cpu().double() for part in parts])
 
 
 def _misfit(seen: Tensor, explanation: Tensor) -> float:

@@ -26,10 +26,11 @@ _PEAK_SHARE, _TIME_SHARE = 0.01, 0.70
 def flat_loss(case: Case) -> Iterator[Finding]:
     """The training loss stays where a model starts that knows how frequent the classes are and nothing else.
 
-    A flat loss far below that level is a finished training, so nothing is said where the level is not known.
+    A flat loss far below that level is a finished training, so nothing is said where the level is not known. Nor is it
+    of a training that was cut: it may have begun to fall later.
     """
     history, level = case.history, _prior_entropy(case)
-    if history is None or level is None or _beats_the_prior(case):
+    if history is None or history.cut or level is None or _beats_the_prior(case):
         return
     losses = known(history.train_losses)
     if len(losses) < _FEWEST_EPOCHS:
@@ -79,10 +80,10 @@ def still_falling(case: Case) -> Iterator[Finding]:
     """The validation loss would fall by another 5 % if the training went on for a quarter longer.
 
     The forecast is a straight line with the lower slope of the window's two halves, since curves flatten. Nothing is
-    said where the learning rate was falling too.
+    said where the learning rate was falling too, or where the end is not that of the training.
     """
     history = case.history
-    if history is None or _rate_falls(history):
+    if history is None or history.cut or _rate_falls(history):
         return
     losses, epochs = both_known(history.val_losses, history.epochs)
     window = max(_SHORTEST_WINDOW, math.ceil(len(losses) * _LAST_SHARE))
@@ -129,10 +130,11 @@ def rate_fell_early(case: Case) -> Iterator[Finding]:
     """The learning rate is spent long before the end, and the loss stands still from there, though it could fall.
 
     Silent where the loss is next to nothing, and where the rate falls in steps and each answers a loss that had come
-    to rest, as reducing on a plateau does.
+    to rest, as reducing on a plateau does. Silent as well where the end is not that of the training: the rate of a
+    cycle may rise again.
     """
     history = case.history
-    if history is None:
+    if history is None or history.cut:
         return
     rates, losses = both_known(history.rates, history.step_losses)
     if len(rates) < 2 * _FEWEST_STEPS:

@@ -30,7 +30,7 @@ class Channels:
     @classmethod
     def of(cls, inputs: Tensor) -> Channels:
         """Of inputs [n, c, ...]."""
-        flat = inputs.detach().double().cpu().flatten(2)
+        flat = inputs.detach().cpu().double().flatten(2)
         return cls(means=flat.mean(2).numpy(), squares=flat.square().mean(2).numpy())
 
     @property

@@ -13,7 +13,7 @@ from scipy import stats
 from snellen.core.estimate import spoken
 from snellen.core.seeds import keyed_permutation
 from snellen.doctor.case import Batch, Case, Floats, Training
-from snellen.doctor.judge import Judge, Judged, Moved, Side
+from snellen.doctor.judge import Judge, Judged, Moved, Side, one_of_each
 from snellen.doctor.safety import untouched
 from snellen.doctor.scores import Gain, Scores, gain
 
@@ -29,7 +29,7 @@ class Judgements:
         inputs, _ = judge.images("train", [0])
         most = max(_FEWEST, min(_MOST, _PIXELS // max(1, inputs.shape[-1] * inputs.shape[-2])))
         self.rows: dict[Side, Sequence[int]] = {
-            side: sorted(keyed_permutation(judge.count(side), "judged", seed)[:most].tolist())
+            side: sorted(one_of_each(_drawn(judge, side, seed), training.units.get(side, ()))[:most])
             for side in ("train", "val")
         }
         self._as_they_are: dict[Side, Judged] = {}
@@ -54,6 +54,10 @@ class Judgements:
 
     def images(self, name: Side, most: int = _MOST) -> Batch:
         return self.judge.images(name, self.rows[name][:most])
+
+
+def _drawn(judge: Judge, side: Side, seed: int) -> list[int]:
+    return [int(row) for row in keyed_permutation(judge.count(side), "judged", seed)]
 
 
 _KEPT: WeakKeyDictionary[Case, Judgements] = WeakKeyDictionary()

@@ -26,6 +26,8 @@ def not_learning(case: Case) -> Iterator[Finding]:
     Classes: exact binomial test that at most a quarter of the errors of guessing the most frequent class are gone.
     Pixels and numbers: t-test over images of the same. A symptom: the experiments and forks say of what.
     """
+    if case.history is not None and case.history.cut:  # it had no time to
+        return
     seen = measurements(case, "classification", "multilabel", "segmentation", "regression")
     own = None if seen is None or not has_trained(case) else seen.side("plain")
     if own is None or not own.share_learnt <= _LITTLE or _sees_classes(own):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -100,8 +100,14 @@ class Measurements:
         """None where the side is not there, or its batches and outputs are not what the question says."""
         if name not in self._seen:
             batches = getattr(self.training, name)
-            self._seen[name] = None if batches is None else look(self.training, batches)
+            seen = None if batches is None else look(self.training, batches)
+            self._seen[name] = None if seen is None else replace(seen, scores=self._with_units(seen.scores, name))
         return self._seen[name]
+
+    def _with_units(self, scores: Scores, name: Side) -> Scores:
+        """``train`` itself may come in another order each time."""
+        units = self.training.units.get({"val": "val", "plain": "train"}.get(name, ""), ())
+        return replace(scores, units=units[: len(scores.values)])
 
     def kept(self, name: str, make: Callable[[Measurements], Result]) -> Result:
         """What ``make`` gives for these measurements, made once."""
@@ -114,7 +120,8 @@ class Measurements:
         """The scores of a side, inputs sent through ``change``, with whatever is now changed about the model."""
         batches = getattr(self.training, name)
         with untouched(self.training):
-            return score_images(self.training, batches if change is None else Mapped(batches, change), _MOST_IMAGES)
+            found = score_images(self.training, batches if change is None else Mapped(batches, change), _MOST_IMAGES)
+        return self._with_units(found, name)
 
     def some_images(self, most: int, side: Side | None = None) -> Batch | None:
         """At most ``most`` images drawn at random, in no order. side None: of training, if possible not augmented."""
@@ -153,7 +160,7 @@ def measurements(case: Case, *questions: str) -> Measurements | None:
 def _mark(model: nn.Module) -> tuple[float, ...]:
     """Differs where weights or buffers differ."""
     with torch.no_grad():
-        tensors = [each.double() for each in (*model.parameters(), *model.buffers())]
+        tensors = [each.cpu().double() for each in (*model.parameters(), *model.buffers())]
         return tuple(float(value.nan_to_num()) for each in tensors for value in (each.sum(), each.square().sum()))
 
 
@@ -211,8 +218,9 @@ class _Notes:
             self._targets = targets.detach().cpu()
             values = inputs.detach().float().nan_to_num(0.0, 0.0, 0.0)
             self.small.append(_small(values).cpu())
-            flat = values.double().flatten(2) if values.dim() > 2 else values.double()[:, :, None]
-            self.moments.append(torch.stack([flat.mean(2), flat.square().mean(2)], 1).cpu().numpy())
+            exact = values.cpu().double()  # MPS has no double precision
+            flat = exact.flatten(2) if exact.dim() > 2 else exact[:, :, None]
+            self.moments.append(torch.stack([flat.mean(2), flat.square().mean(2)], 1).numpy())
             yield inputs, targets
 
     def take_features(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -227,7 +235,7 @@ class _Notes:
             raise _Unfit
         self.truth.append(truth)
         if self.question == "classification":
-            self.outputs.append(np.nan_to_num(outputs.detach().double().cpu().numpy()))
+            self.outputs.append(np.nan_to_num(outputs.detach().cpu().double().numpy()))
 
     def seen(self, scores: Scores) -> Seen | None:
         if not self.truth or sum(map(len, self.truth)) != len(scores.values):
