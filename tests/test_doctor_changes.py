@@ -50,7 +50,7 @@ def test_all_rates_of_a_schedule_are_scaled(schedule: str) -> None:
 
 def _with_schedule(kind: str, steps: int) -> Training:
     """A training of 20 steps whose schedule has so many."""
-    training = tiny_training("mlp", num=40, epochs=1, scheduler="none")
+    training = tiny_training("mlp", num=40, batch=4, epochs=1, scheduler="none")
     training.epochs = 20 // len(list(training.train))
     assert training.optimizer is not None
     made: dict[str, Callable[[Optimizer], Any]] = {
@@ -66,6 +66,18 @@ def _with_schedule(kind: str, steps: int) -> Training:
 def test_a_schedule_of_another_length_becomes_the_one_of_the_right_length(kind: str, steps: int) -> None:
     mended, right = full_schedule(_with_schedule(kind, steps)), _with_schedule(kind, 20)
     assert _rates(mended, 20) == pytest.approx(_rates(right, 20))
+
+
+def test_a_schedule_is_as_long_as_there_are_steps_of_several_batches() -> None:
+    training, waiting = _with_schedule("cosine", 9), []
+
+    def step(batch: Any) -> None:
+        waiting.append(batch)
+        if len(waiting) % 2 == 0:
+            training.optimizer.step()  # type: ignore[union-attr]
+
+    training.step = step
+    assert full_schedule(training).scheduler.T_max == 10 and not waiting
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("one cycle", 20), ("steps", 8)])

@@ -9,7 +9,9 @@ from typing import Any
 from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR
 
 from snellen.doctor.case import Training
+from snellen.doctor.contracts.steps import calls_per_step
 from snellen.doctor.loaders import num_batches
+from snellen.doctor.safety import untouched
 
 
 def all_schedules(scheduler: Any) -> Iterator[Any]:
@@ -31,13 +33,20 @@ def full_schedule(training: Training) -> Training:
     """
     if training.optimizer is None:
         return training
-    count = max(1, training.epochs) * (num_batches(training.train) if training.scheduled == "step" else 1)
+    count = max(1, training.epochs) * (_steps_of_an_epoch(training) if training.scheduled == "step" else 1)
     if _stretched(training.scheduler, count):
         return training
     for group in training.optimizer.param_groups:
         group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
         group.pop("initial_lr", None)
     return replace(training, scheduler=CosineAnnealingLR(training.optimizer, T_max=count))
+
+
+def _steps_of_an_epoch(training: Training) -> int:
+    """Of the optimizer: several batches may make one."""
+    with untouched(training):
+        every = calls_per_step(training)
+    return max(1, num_batches(training.train) // max(1, every))
 
 
 def _stretched(scheduler: Any, count: int) -> bool:
