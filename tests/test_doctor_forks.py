@@ -107,6 +107,20 @@ def test_boxes_and_masks_are_told_by_their_judge_beside_what_their_training_call
     assert all(each.certainty == "confirmed" and each.evidence["with"] > each.evidence["without"] for each in found)
 
 
+def test_where_no_setting_alone_helps_boxes_and_masks_are_told_to_begin_with_the_usual_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _few(monkeypatch)
+
+    def unusual(training: Training) -> None:
+        _slow(training)
+        training.changed = lambda name: judged_training(num=96, epochs=4) if name == "usual training" else None
+
+    training = planted(judged_training(num=96, epochs=4), unusual)
+    (found,) = explained_by_forks(Case(training=training), time.monotonic() + 100)
+    assert found.code == "unknown-cause" and found.treatment == {"change": "usual training"}
+
+
 def test_boxes_and_masks_get_no_forks_where_nothing_is_unusual() -> None:
     training = judged_training(num=96, epochs=1)
     forks = Forks(case=Case(training=training), deadline=time.monotonic() + 60)

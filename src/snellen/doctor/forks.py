@@ -142,7 +142,7 @@ def explained_by_forks(case: Case, deadline: float, failed: dict[str, str] | Non
         yield best
     if best is not None or not is_worth_it:
         return
-    if case.training is None or takes_longer(case.training):
+    if case.training is None or (case.training.judge is None and takes_longer(case.training)):
         return
     for change, code, words in (
         (_USUAL, "unknown-cause", "with usual settings the same network"),
