@@ -23,9 +23,8 @@ from snellen.doctor.case import Training
 _DEPTH = 6  # loader -> sampler -> ... -> a transform's generator
 _MEMBERS = 64  # of a list that are looked into: transforms are few, file names are many
 _OBJECTS = 5000
-_LEAST_BYTES = (
-    2**24
-)  # of tensors beside the net, that are kept beside twice its own size: averaged weights are as large
+# Of tensors beside the net that are kept, and twice its own size more: averaged weights are as large as it is.
+_LEAST_BYTES = 2**24
 _SCALARS = (bool, int, float, str, type(None))
 _CLOSED = (*_SCALARS, bytes, type, ModuleType, np.ndarray)  # not looked into
 
