@@ -82,6 +82,14 @@ def test_the_planted_fault_is_named_before_its_look_alike(
     assert found.treatment["change"] in CHANGES
 
 
+@pytest.mark.parametrize(("gained", "severity"), [(0.07, "info"), (0.12, "warning"), (0.45, "serious")])
+def test_what_takes_twice_the_time_must_gain_twice_as_much_to_be_worth_a_warning(gained: float, severity: str) -> None:
+    (longer,) = (each for each in SUSPICIONS if each.code == "stopped-too-early")
+    shown = (gained, 0.5, 0.5 + gained, 1e-9)
+    found = forks_module._finding(longer, CHANGES["twice as long"], shown)
+    assert found.severity == severity and found.is_diagnosis == (severity != "info")
+
+
 def test_what_no_single_change_explains_is_said_to_be_of_unknown_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     _few(monkeypatch, "dropout-too-strong")
     (found,) = _diagnosed(_decayed, epochs=17)

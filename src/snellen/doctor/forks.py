@@ -280,7 +280,7 @@ def _finding(suspicion: Suspicion, change: Change, shown: tuple[float, float, fl
     least, base, changed, p = shown
     return Finding(
         code=suspicion.code,
-        severity=_severity(least),
+        severity=_severity(least / suspicion.costs),
         message=f"{suspicion.message}: with {change.says} the same training reaches {_told(changed)} instead of "
         f"{_told(base)} on the validation images, and does so in each of {1 + len(_MORE_SEEDS)} seeds.",
         advice=suspicion.advice,

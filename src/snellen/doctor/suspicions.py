@@ -17,6 +17,8 @@ class Suspicion:
 
     holds  what else must be so
     alone  tried even where a usual training does no better: that has the same images, and so the same fault
+    costs  how many times as much the training takes with it: it must gain as many times as much to be worth a warning,
+           since there is hardly a training that would not gain a little from twice the time
     """
 
     code: str
@@ -25,6 +27,7 @@ class Suspicion:
     advice: str
     holds: Callable[[Training], bool] = field(default=lambda training: True)
     alone: bool = False
+    costs: float = 1.0
 
 
 SUSPICIONS = (
@@ -133,6 +136,7 @@ SUSPICIONS = (
         changes=("twice as long",),
         message="Training ended while the network was still getting better",
         advice="Train for twice as many epochs.",
+        costs=2.0,
     ),
 )
 # These make up for other faults as well: what is more particular goes before them when both help. Augmentation comes
