@@ -18,6 +18,7 @@ import json
 import multiprocessing
 import os
 import platform
+import random
 import sys
 import time
 import traceback
@@ -163,6 +164,7 @@ def main() -> None:
     parser.add_argument(
         "--random", action="store_true", help="also try changes at random, for as long as the doctor took"
     )
+    parser.add_argument("--by-lot", action="store_true", help="in an order by lot: a part of it is a fair sample")
     asked = parser.parse_args()
     parts = ("dev", "held-out") if asked.part == "all" else (asked.part,)
     options = {"doctors": known_doctors(asked.doctors), "cure": not asked.no_cure, "random_arm": asked.random}
@@ -170,6 +172,8 @@ def main() -> None:
     tasks = [
         (unit, options) for part in parts for unit in units(part, asked.seeds, asked.faults) if unit.key not in done
     ]
+    if asked.by_lot:
+        tasks = random.Random("ward").sample(tasks, len(tasks))
     print(f"{len(tasks)} units to run, {len(done)} done", flush=True)
     stamp, begun = versions(), time.time()
     with multiprocessing.get_context("spawn").Pool(asked.processes) as pool, asked.out.open("a") as file:
