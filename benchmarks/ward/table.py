@@ -35,14 +35,14 @@ def share(flags: Iterable[bool]) -> str:
 
 
 def best_of_worlds(rows: Sequence[Row]) -> dict[str, float]:
-    """The best recipe's mean hidden score in each world."""
-    scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+    """The best recipe's mean hidden score in each world, the healthy twins of ill units among them."""
+    scores: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for row in rows:
-        if not row["fault"] and "files" not in row:
-            scores[row["world"], row["recipe"]].append(row["judged"]["score"])
+        if "files" not in row:
+            scores[row["world"], row["recipe"]][row["seed"]] = row["healthy"]["score"]
     best: dict[str, float] = {}
     for (world, _), values in scores.items():
-        best[world] = max(best.get(world, 0.0), statistics.mean(values))
+        best[world] = max(best.get(world, 0.0), statistics.mean(values.values()))
     return best
 
 
