@@ -91,6 +91,11 @@ _BESIDE = frozenset(
 # What a fault does to the answers, whichever it is: told after the causes, and no reason not to look for them.
 _CONSEQUENCES = frozenset({"miscalibrated", "failing-slice", "threshold-unfit", "high-variance", "class-collapse"})
 
+# Where labels are all wrong, those of an image that is there twice contradict each other: leaving it out cures nothing.
+_FOLLOWS_FROM = dict.fromkeys(
+    ("conflicting-labels", "same-image-other-target"), frozenset({"labels-shifted", "labels-carry-nothing"})
+)
+
 
 def _explains_training(finding: Finding) -> bool:
     return finding.is_diagnosis and finding.code not in _BESIDE | _CONSEQUENCES
@@ -101,11 +106,12 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     experiments confirmed; else in the order in which they were found. Of one code only the first stays."""
     first = {finding.code: finding for finding in reversed(list(findings))}
     kept = list(first.values())[::-1]
+    diagnosed = {finding.code for finding in kept if finding.is_diagnosis}
 
     def order(finding: Finding) -> tuple[bool, bool, int, int]:
         return (
             not finding.is_diagnosis,
-            finding.code in _CONSEQUENCES,
+            finding.code in _CONSEQUENCES or not diagnosed.isdisjoint(_FOLLOWS_FROM.get(finding.code, ())),
             -SEVERITIES.index(finding.severity),
             -CERTAINTIES.index(finding.certainty),
         )
