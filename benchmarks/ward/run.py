@@ -24,6 +24,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,10 @@ def run_one(task: tuple[Any, dict[str, Any]]) -> dict[str, Any]:
         }
 
 
+def run_some(tasks: Sequence[tuple[Any, dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [run_one(task) for task in tasks]
+
+
 def versions() -> dict[str, str]:
     import numpy
     import torch
@@ -176,8 +181,13 @@ def main() -> None:
         tasks = random.Random("ward").sample(tasks, len(tasks))
     print(f"{len(tasks)} units to run, {len(done)} done", flush=True)
     stamp, begun = versions(), time.time()
-    with multiprocessing.get_context("spawn").Pool(asked.processes) as pool, asked.out.open("a") as file:
-        for count, row in enumerate(pool.imap_unordered(run_one, tasks, chunksize=2), 1):
+    pairs = [tasks[i : i + 2] for i in range(0, len(tasks), 2)]  # neighbours share their healthy twin
+    context = multiprocessing.get_context("spawn")
+    # Not multiprocessing.Pool: its workers may have no processes of their own, which some packages start.
+    with ProcessPoolExecutor(asked.processes, mp_context=context) as pool, asked.out.open("a") as file:
+        waiting = [pool.submit(run_some, pair) for pair in pairs]
+        rows = (row for each in as_completed(waiting) for row in each.result())
+        for count, row in enumerate(rows, 1):
             file.write(json.dumps({**row, "versions": stamp}) + "\n")
             file.flush()
             print(f"{count}/{len(tasks)} {time.time() - begun:.0f} s  {row['key']}  {told(row)}", flush=True)
