@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import threading
 import warnings
 from io import BytesIO
@@ -130,6 +131,18 @@ def test_damaged_exif_is_no_reason_to_lose_a_photo() -> None:
 
 
 # ---- warnings and threads
+
+
+def test_scikit_learn_runs_in_parallel_after_an_image_was_read() -> None:
+    """It copies the filters of warnings to its workers, and takes those of modules for regular expressions."""
+    from sklearn.utils.parallel import Parallel, delayed
+
+    with warnings.catch_warnings():
+        with module._pillow_warnings_off():
+            pass
+        assert module._FILTER in warnings.filters
+        assert Parallel(n_jobs=1)(delayed(abs)(each) for each in (-1, 2)) == [1, 2]
+    assert re.match(module._DecodingThread.pattern, "PIL.TiffImagePlugin")
 
 
 def test_pillow_warnings_are_silent_only_while_decoding() -> None:

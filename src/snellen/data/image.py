@@ -207,7 +207,11 @@ class _DecodingThread:
 
     warnings.catch_warnings would swap the whole process's filters, which is not safe while other threads run; and a
     filter of "error" would turn a warning about a photo's odd EXIF into a photo that cannot be read.
+
+    pattern  as that of a compiled expression, for those who copy filters to other processes (scikit-learn does)
     """
+
+    pattern = r"PIL\."
 
     def match(self, module: str) -> bool:
         return getattr(_thread, "decoding", False) and module.startswith("PIL.")
