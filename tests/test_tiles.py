@@ -21,7 +21,9 @@ import snellen
 from snellen.core.errors import ConfigError
 from snellen.core.geometry import Size
 from snellen.data.tiles import Tiling, nearest
-from snellen.predict import Prediction, Predictor
+from snellen.predict.answering import NetworkAnswering
+from snellen.predict.prediction import Prediction
+from snellen.predict.predictor import Predictor
 from snellen.tasks.base import TASKS, Task, create_task
 from snellen.tasks.loading import LoadedModel
 from snellen.tasks.segmentation.target import ClassMap
@@ -285,19 +287,19 @@ def test_no_more_than_two_images_and_one_batch_of_tiles_are_in_memory(
 ) -> None:
     opened: list[int] = []
     batches: list[int] = []
-    module = import_module("snellen.predict")  # the name in the package is the verb
-    decoder, decide = module.decode, Predictor.decide
+    module = import_module("snellen.predict.predictor")
+    decoder, decide = module.decode, NetworkAnswering.decide
 
     def counted(*given: Any, **options: Any) -> np.ndarray:
         opened.append(1)
         return decoder(*given, **options)
 
-    def watched(self: Predictor, images: Sequence[np.ndarray], frames: Any = ()) -> Any:
-        batches.append(len(images))
-        return decide(self, images, frames)
+    def watched(self: NetworkAnswering, seen: Sequence[Any]) -> Any:
+        batches.append(len(seen))
+        return decide(self, seen)
 
     monkeypatch.setattr(module, "decode", counted)
-    monkeypatch.setattr(Predictor, "decide", watched)
+    monkeypatch.setattr(NetworkAnswering, "decide", watched)
     answers = Predictor(detector(), Tiling(tile=(TILE, TILE))).predict([squares] * 6)
     for i, _ in enumerate(answers):
         assert len(opened) <= i + 2

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from snellen.core.estimate import Estimate
     from snellen.core.finding import Finding
     from snellen.doctor.case import Training
-    from snellen.predict import Prediction
+    from snellen.predict.prediction import Prediction
 
 _WHERE = {
     "Audit": "snellen.api.results",
@@ -37,7 +37,7 @@ _WHERE = {
     "Evaluation": "snellen.api.results",
     "Finding": "snellen.core.finding",
     "Pairing": "snellen.compare.pairing",
-    "Prediction": "snellen.predict",
+    "Prediction": "snellen.predict.prediction",
     "Run": "snellen.api.using",
     "SnellenError": "snellen.core.errors",
     "Training": "snellen.doctor.case",

@@ -18,7 +18,7 @@ from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
 
 if TYPE_CHECKING:
-    from snellen.predict import Prediction
+    from snellen.predict.prediction import Prediction
 
 
 class Run:
@@ -139,7 +139,8 @@ def predict(
     """
     from snellen.data.tiles import Tiling
     from snellen.ensemble import load_run
-    from snellen.predict import Predictor, images_of
+    from snellen.predict.predictor import Predictor
+    from snellen.predict.sources import images_of
 
     tiling = Tiling.of(tile, tile_overlap, tile_merge)
     folder = _ready(run, device, 0, out)
