@@ -19,7 +19,7 @@ LAYERS = (
     ("report", "serve"),
     ("doctor",),
     ("train", "audit", "export"),
-    ("evaluate", "predict", "ensemble", "compare"),
+    ("evaluate", "predict", "ensemble", "compare", "explain"),
     ("tasks",),
     ("data", "nn", "metrics", "draw"),
     ("core",),
