@@ -39,6 +39,8 @@ Colour = tuple[int, int, int]
 FILL: Colour = (124, 116, 104)  # the mean of ImageNet's training pixels, which normalises to about zero
 MAX_BILINEAR_SHRINK = sqrt(2.0)  # see _shrink_first
 
+_MOST_CROPPED = 4  # times the output, to which an image is resized as a whole although only a part is used
+
 _SWAP_AXES = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
 
@@ -88,15 +90,11 @@ def _resize_box(image: Pixels, matrix: Matrix, size: Size, fill: Colour) -> Pixe
     top, bottom, y0, y1 = _span(matrix[1, 1], matrix[1, 2], in_height, size[1])
     if right <= left or bottom <= top:
         return _filled(size, fill)
-    # The piece that the filter can see, so that what is cropped away is not copied.
-    rows, y0, y1 = _seen(y0, y1, in_height, bottom - top)
-    columns, x0, x1 = _seen(x0, x1, in_width, right - left)
-    piece = image[max(rows[0], 0) : rows[1], max(columns[0], 0) : columns[1]]
-    beyond = [(max(-low, 0), max(high - length, 0)) for (low, high), length in ((rows, in_height), (columns, in_width))]
-    if any(map(any, beyond)):
-        piece = np.pad(piece, (*beyond, (0, 0)), mode="edge")
-    source = Image.fromarray(piece)
-    resized = source.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=(x0, y0, x1, y1))
+    whole = _whole_pixels(matrix, (in_width, in_height), size)
+    if whole is None:
+        resized = _stretch(image, (x0, y0, x1, y1), (right - left, bottom - top))
+    else:
+        resized = _whole(image, whole, (left, top, right, bottom), matrix)
     if resized.size == size:
         out = np.array(resized)
     else:
@@ -105,6 +103,54 @@ def _resize_box(image: Pixels, matrix: Matrix, size: Size, fill: Colour) -> Pixe
     if flip_x or flip_y:
         out = out[:: -1 if flip_y else 1, :: -1 if flip_x else 1].copy()
     return out
+
+
+def _whole_pixels(matrix: Matrix, in_size: Size, size: Size) -> Size | None:
+    """The size that the matrix resizes the whole image to, where that and its place are whole pixels, and most of it is
+    used: the way of squash, letterbox and centre crop."""
+    scale, place = np.array([matrix[0, 0], matrix[1, 1]]), np.array([matrix[0, 2], matrix[1, 2]])
+    resized = scale * in_size
+    if np.any(np.abs(resized - resized.round()) > 1e-6) or np.any(np.abs(place - place.round()) > 1e-6):
+        return None
+    width, height = (int(length) for length in resized.round())
+    return (width, height) if width * height <= _MOST_CROPPED * size[0] * size[1] else None
+
+
+def _whole(image: Pixels, resized: Size, shown: tuple[int, int, int, int], matrix: Matrix) -> Image.Image:
+    """The image resized to ``resized``, of which the part is kept that is ``shown`` (left, top, right, bottom)."""
+    dx, dy = round(matrix[0, 2]), round(matrix[1, 2])
+    left, top, right, bottom = shown
+    source = Image.fromarray(np.ascontiguousarray(image))
+    rows = source.resize((resized[0], source.height), Image.Resampling.BILINEAR)
+    if (left - dx, right - dx) != (0, resized[0]):
+        rows = rows.crop((left - dx, 0, right - dx, source.height))
+    columns = rows.resize((rows.width, resized[1]), Image.Resampling.BILINEAR)
+    return columns.crop((0, top - dy, columns.width, bottom - dy))
+
+
+def _stretch(image: Pixels, box: tuple[float, float, float, float], size: Size) -> Image.Image:
+    """The stretch (x0, y0, x1, y1) of the image, which may leave it by half an output pixel, resized to ``size``."""
+    x0, y0, x1, y1 = box
+    in_height, in_width = image.shape[:2]
+    # The piece that the filter can see, so that what is cropped away is not copied.
+    rows, y0, y1 = _seen(y0, y1, in_height, size[1])
+    columns, x0, x1 = _seen(x0, x1, in_width, size[0])
+    piece = image[max(rows[0], 0) : rows[1], max(columns[0], 0) : columns[1]]
+    beyond = [(max(-low, 0), max(high - length, 0)) for (low, high), length in ((rows, in_height), (columns, in_width))]
+    if any(map(any, beyond)):
+        piece = np.pad(piece, (*beyond, (0, 0)), mode="edge")
+    return _resized(Image.fromarray(piece), size, (x0, y0, x1, y1))
+
+
+def _resized(source: Image.Image, size: Size, box: tuple[float, float, float, float]) -> Image.Image:
+    """Pillow's antialiased resize of a stretch of the source, rows first and then columns.
+
+    In two calls: since version 13 Pillow takes the columns first where that is less work, and as each pass rounds to
+    whole grey levels a quarter of the pixels would differ by one from what an older Pillow, or a graph, makes of them.
+    """
+    x0, y0, x1, y1 = box
+    rows = source.resize((size[0], source.height), Image.Resampling.BILINEAR, box=(x0, 0, x1, source.height))
+    return rows.resize(size, Image.Resampling.BILINEAR, box=(0, y0, size[0], y1))
 
 
 def _seen(low: float, high: float, length: int, num_out: int) -> tuple[tuple[int, int], float, float]:
