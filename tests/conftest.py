@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import ipaddress
 import os
@@ -28,6 +29,16 @@ if "torch" in sys.modules:
 # would be as well.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What imports make stays: while the tests are collected, which is mostly imports, the collector of garbage would walk
+# all of it again and again, and so it would in every full collection of the tests' own garbage.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 settings.register_profile("ci", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("ci")
@@ -83,6 +94,43 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_resamples() -> Iterator[None]:
+    """The band of a learning curve, which every run draws, is of a tenth of its resamples; its own tests take all."""
+    from snellen.train import learning_curve
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(learning_curve, "_RESAMPLES", 20)
+        yield
+
+
+@contextlib.contextmanager
+def charts_undrawn() -> Iterator[None]:
+    """The charts of reports are made, but not drawn: for tests of whole runs, half of whose time that takes."""
+    from snellen.draw import chart
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chart, "_written", lambda canvas, salt: "<g/>")
+        yield
+
+
+@pytest.fixture
+def undrawn() -> Iterator[None]:
+    """For one test, and not for ``finished_run``, which is made before it."""
+    with charts_undrawn():
+        yield
+
+
+@pytest.fixture(scope="module")
+def narrow_networks() -> Iterator[None]:
+    """'small-resnet' is a quarter as wide in the tests of a module, whose trainings take mostly its time."""
+    from snellen.nn.small_resnet import SmallResNet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SmallResNet.__init__, "__defaults__", (8,))
+        yield
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ CASES = {
         agreement=_in_maps,
         learnt=0.7,
         chance=0.3,
-        settings={**_SETTINGS, "epochs": 4},
+        settings={**_SETTINGS, "epochs": 3, "lr": 0.006, "body_lr": 0.006},
     ),
     "instances": Case(
         perfect=_masks,

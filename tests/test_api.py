@@ -21,6 +21,8 @@ from conftest import FinishedRun
 from shapes import SHAPES, picture, save_folders, save_table
 from snellen.core.console import Console
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 # One thread and one arithmetic, so that nothing is measured.
 FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "threads": 1, "workers": 1}
 

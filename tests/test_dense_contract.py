@@ -83,7 +83,7 @@ class Learnt:
 
 
 @pytest.fixture(scope="module", params=DENSE)
-def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, narrow_networks: None) -> Learnt:
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     data = save_scenes(name, folder / "data", num=120, side=64)
     session = start(data, folder, task=name, **CASES[name].settings)

@@ -14,6 +14,7 @@ from doctor_cases import learn, planted, tiny_training
 from judged_cases import judged_training
 from snellen.core.finding import Finding
 from snellen.doctor import forks as forks_module
+from snellen.doctor import house
 from snellen.doctor.alter import scale_rates
 from snellen.doctor.case import Case, Training
 from snellen.doctor.changes import CHANGES
@@ -28,9 +29,18 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
 
 
+class _Narrow(nn.Sequential):
+    """In place of the usual network, which takes most of the time of these trainings."""
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        convs = [nn.Conv2d(channels, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1)]
+        super().__init__(*convs, nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(288, outputs))
+
+
 def _few(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
-    """Only these suspicions and two seeds, for the sake of time: what is told apart is the planted one and its
-    look-alikes."""
+    """Only these suspicions and two seeds and a narrow usual network, for the sake of time: what is told apart is the
+    planted one and its look-alikes."""
+    monkeypatch.setattr(house, "_SmallNetwork", _Narrow)
     monkeypatch.setattr(forks_module, "SUSPICIONS", tuple(each for each in SUSPICIONS if each.code in codes))
     monkeypatch.setattr(forks_module, "_MORE_SEEDS", (1,))
 

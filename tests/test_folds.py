@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 import snellen
+from conftest import charts_undrawn
 from shapes import save_folders
 from snellen.core.config import Config
 from snellen.core.console import Console
@@ -26,6 +27,8 @@ from snellen.data.duplicates import Duplicate
 from snellen.data.folds import check_folds, take_fold
 from snellen.data.manifest import Manifest
 from snellen.data.split import split
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 FIXED: dict[str, Any] = {"device": "cpu", "precision": "fp32", "threads": 1, "workers": 1, "groups": "none"}
 FOLDS: dict[str, Any] = {"folds": 2, "epochs": 1, **FIXED}
@@ -160,7 +163,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """With images in photos/ and a cross-validation of them in study/, which no test changes."""
     place = tmp_path_factory.mktemp("folds")
     save_folders(place / "photos", per_class=10, side=8)
-    snellen.train(place / "photos", out=place / "study", cache=str(place / "cache"), console=silent(), **FOLDS)
+    with charts_undrawn():
+        snellen.train(place / "photos", out=place / "study", cache=str(place / "cache"), console=silent(), **FOLDS)
     return place
 
 

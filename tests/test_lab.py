@@ -140,6 +140,7 @@ def test_folding_is_that_of_torch() -> None:
     assert torch.allclose(folded.bias, reference.bias, atol=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_ladder_takes_a_folder_and_leaves_a_report_for_each_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

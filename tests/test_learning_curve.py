@@ -18,18 +18,25 @@ from snellen.data.store import ImageStore
 from snellen.report.learning import learning_charts
 from snellen.tasks.base import create_task
 from snellen.tasks.classification.target import Label
+from snellen.train import learning_curve as curves
 from snellen.train.learning_curve import LearningCurve, curve_through, fit_law, learning_curve
 from snellen.train.probe import Probe
 from tiny_runs import a_plan
 
 torch.set_num_threads(1)
 SIZES = np.geomspace(40, 1000, 6)
+RESAMPLES = 200  # as usual; runs of the suite take fewer
+
+
+@pytest.fixture(autouse=True)
+def _as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "_RESAMPLES", RESAMPLES)
 
 
 def drawn_curve(limit: float, b: float, c: float, noise: float = 0.004) -> LearningCurve:
     """Measured around a law, as on 400 judging images whose luck all sizes share."""
     rng = np.random.default_rng(5)
-    shared = rng.normal(0, 0.015, 200)
+    shared = rng.normal(0, 0.015, RESAMPLES)
     values, samples = [], []
     for size in SIZES:
         repeats = [limit - b * size**-c + rng.normal(0, noise * (40 / size) ** 0.5) for _ in range(3)]
@@ -77,7 +84,7 @@ def test_no_share_is_expected_above_all() -> None:
 def test_numbers_in_their_own_unit_are_told_in_it() -> None:
     rng = np.random.default_rng(0)
     values = [[2.0 - 9.0 * size**-0.5 + 0.01 * rng.normal() for _ in range(3)] for size in SIZES]
-    samples = [[value + np.zeros(200) for value in each] for each in values]
+    samples = [[value + np.zeros(RESAMPLES) for value in each] for each in values]
     curve = curve_through("r2", 90, SIZES, values, samples, 1000, np.random.default_rng(0))
     assert "%" not in curve.sentence() and "points" not in curve.sentence()
 

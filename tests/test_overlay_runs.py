@@ -12,6 +12,7 @@ import pytest
 
 import snellen
 from command_line import FAST, called
+from conftest import charts_undrawn
 from shapes import save_folders
 from snellen.audit import run_audit
 from snellen.audit.subject import AuditSubject
@@ -20,6 +21,8 @@ from snellen.core.console import Console
 from snellen.core.finding import Finding
 from snellen.core.run import RunFolder
 from snellen.data.survey import Survey, read_listing, survey
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 CHANGES: list[dict[str, Any]] = [
     {"image": "circle/000.png", "action": "leave out", "because": "empty-images"},
@@ -88,7 +91,8 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     place = tmp_path_factory.mktemp("trained")
     path = overlay(place, CHANGES)
     where = f"--overlay {path} --out {place / 'first'} --cache {place / 'cache'}"
-    code, out, err = called(["train", str(data), *where.split(), *SMALL.split()])
+    with charts_undrawn():
+        code, out, err = called(["train", str(data), *where.split(), *SMALL.split()])
     assert code == 0, err
     assert "4 images are changed by mine.json: 1 left out, 1 relabelled, 2 put into a group" in out
     path.unlink()

@@ -17,6 +17,8 @@ from snellen.core.errors import ConfigError
 from snellen.core.run import RunFolder
 from snellen.train.search_space import Between, OneOf, parse_space
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 CONFIG = Config.of(data="photos")
 QUICK: dict[str, Any] = {
     "model": "logistic",
