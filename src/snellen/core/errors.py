@@ -7,6 +7,7 @@ SnellenError                 a user can mend it: one line that says what, where 
 ├── RunError                 a run folder is missing, taken, damaged, or of a newer version
 ├── WeightsError             weights are missing or do not fit the model
 ├── StorageError             no space, or no permission to write
+├── ExportError              an exported model does not do what the run does; exit code 1
 └── DivergenceError          training produced a NaN or an infinity; says in which module, batch and images; exit code 1
 """
 
@@ -44,6 +45,10 @@ class WeightsError(SnellenError):
 
 class StorageError(SnellenError):
     pass
+
+
+class ExportError(SnellenError):
+    exit_code = 1
 
 
 class DivergenceError(SnellenError):

@@ -40,6 +40,11 @@ def num_stages(backbone: nn.Module) -> int:
     return len(_stages(backbone))
 
 
+def stage_modules(backbone: nn.Module) -> list[list[nn.Module]]:
+    """The parts of each stage, in the order of execution, for those who look at what comes out of them."""
+    return [[module for _, module in parts] for parts in _stages(backbone)]
+
+
 def stage_features(backbone: nn.Module, x: Tensor, stages: Sequence[int] | None = None) -> dict[int, Tensor]:
     """Outputs of ``stages`` (default: all), averaged over positions or tokens, float [n, c], from a forward pass.
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.estimate import Estimate
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from snellen.data.tiles import Region
     from snellen.draw.chart import Chart
     from snellen.nn.catalog import Provenance
+    from snellen.nn.detection.suppression_graph import Suppress
+    from snellen.nn.placing import Placed
 
 TargetT = TypeVar("TargetT")
 AnyTargetT = TypeVar("AnyTargetT", contravariant=True)
@@ -56,6 +58,18 @@ class Metrics(Protocol[AnyTargetT]):
         """Every metric in each bootstrap resample, name -> [num_resamples]: of the same resamples for every model that
         is judged on as many images, with the same ``groups`` and ``seed``."""
         ...
+
+
+class Difference(NamedTuple):
+    """decisions  how many things were decided: a class, labels, objects that are shown, pixels
+    different  how many of them were decided otherwise
+    apart      the largest difference of a number behind the rest: of a probability or score (0..1), or of a value as a
+               share of its size
+    """
+
+    decisions: int
+    different: int
+    apart: float
 
 
 class Task(ABC, Generic[TargetT]):
@@ -212,6 +226,23 @@ class Task(ABC, Generic[TargetT]):
         ``frames`` say how these became the input, else in those of the input."""
 
     @abstractmethod
+    def graph_answers(self, outputs: Any, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """What ``decode`` says of a batch, as named arrays and in operations that a graph can hold.
+
+        placed    how images of the batch, all of one size, became the input: what is told is in their pixels
+        suppress  non-maximum suppression as the graph's runtime has it
+        """
+
+    @abstractmethod
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> Sequence[TargetT]:
+        """Back from ``graph_answers`` to a prediction for each image; needs no torch. Raises KeyError for what it did
+        not give."""
+
+    @abstractmethod
+    def difference(self, one: TargetT, other: TargetT) -> Difference:
+        """How far two predictions for one image are apart: those of a network and of what was exported from it."""
+
+    @abstractmethod
     def metrics(self) -> Metrics[TargetT]: ...
 
     @abstractmethod
@@ -240,6 +271,20 @@ class Task(ABC, Generic[TargetT]):
     @abstractmethod
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         """Raw outputs of several models for the same images -> raw outputs that decode to the mean prediction."""
+
+    @abstractmethod
+    def decode_together(
+        self, outputs: Sequence[Any], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
+    ) -> Sequence[TargetT]:
+        """Raw outputs of several models, or for several views, of the same n images -> one prediction an image.
+
+        outputs  each of them is what ``decode`` takes, for n images
+        frames   those of each of the outputs, n in each; empty where the task is not ``dense``
+        weights  what each of the outputs counts, 0 or more; empty: all alike
+
+        What they say in the mean, as ``decode`` tells it. Input sizes and frames may differ: answers about places are
+        brought together in the pixels of the image on disk. ValueError for weights that ``shares_of`` refuses.
+        """
 
     def merging(self, way: str | None) -> str:
         """How answers for tiles are merged: ``way``, or the usual one. Raises ConfigError where the task cannot."""
@@ -282,6 +327,18 @@ class Task(ABC, Generic[TargetT]):
     def checks(self) -> Sequence[Check[Any]]:
         """This task's own checks of the data, beside those that hold for every task."""
         return ()
+
+
+def shares_of(weights: Sequence[float], count: int) -> tuple[float, ...]:
+    """``weights`` of ``count`` things as shares that add up to 1; without weights all are alike.
+
+    ValueError for another number of them, for a negative one, and where all are 0.
+    """
+    given = tuple(weights) or (1.0,) * count
+    total = sum(given)
+    if len(given) != count or not min(given, default=0.0) >= 0 or not 0 < total < float("inf"):
+        raise ValueError(f"{count} weights of 0 or more are needed, not all of them 0, got {list(weights)}")
+    return tuple(weight / total for weight in given)
 
 
 def create_task(name: str, classes: Sequence[str], decision: Sequence[float] = ()) -> Task[Any]:

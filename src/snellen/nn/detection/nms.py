@@ -16,7 +16,7 @@ Suppression = Literal["per class", "agnostic", "soft", "none"]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
-_CONSIDERED = 3000  # of an image's best scores: a score below them cannot be among the few that are kept, or hardly
+CONSIDERED = 3000  # of an image's best scores: a score below them cannot be among the few that are kept, or hardly
 
 
 class Selection(NamedTuple):
@@ -48,7 +48,7 @@ def select(
     """
     flat = candidates[:, 4:].float().flatten()
     above = (flat > threshold).nonzero().squeeze(1)
-    order = above[flat[above].sort(descending=True, stable=True).indices[: max(_CONSIDERED, most)]]
+    order = above[flat[above].sort(descending=True, stable=True).indices[: max(CONSIDERED, most)]]
     num_classes = candidates.shape[1] - 4
     index, labels = order // max(num_classes, 1), order % max(num_classes, 1)
     boxes, scores = candidates[index, :4].float(), flat[order]

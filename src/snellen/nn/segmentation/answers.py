@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snellen.core.geometry import Matrix, compose, crop_resize, identity, translation
+from snellen.core.geometry import Matrix, Size, compose, crop_resize, identity, translation
 from snellen.core.sample import Frame
 
 _MOST_VALUES = 2**24  # logits looked at together: 64 MiB of them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sight:
+    """What is said of an image through one view of it, or by one of several models.
+
+    logits  [C, h, w], of the pixels of the input
+    frame   how the image became that input; None: its pixels are those of the image
+    share   what it counts beside the others, above 0
+    """
+
+    logits: Tensor
+    frame: Frame | None
+    share: float = 1.0
+
+    @property
+    def size(self) -> Size:
+        """(width, height) of the image that is answered for."""
+        return (self.logits.shape[2], self.logits.shape[1]) if self.frame is None else self.frame.size
 
 
 def decide(
@@ -25,22 +48,62 @@ def decide(
     How sure: the mean probability of the class over the pixels that were given to it, 0 where none was. Logits between
     the pixels of the input are interpolated bilinearly; beyond its edge (a centre crop cuts off) the nearest count.
     """
-    logits = logits.float()
-    num_classes, in_height, in_width = logits.shape
-    width, height = (in_width, in_height) if frame is None else frame.size
+    return decide_together([Sight(logits, frame)], favour)
+
+
+def decide_together(
+    sights: Sequence[Sight], favour: Tensor | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """As ``decide``, by the mean of the probabilities over several sights of one image, each to its share.
+
+    The arithmetic mean: what one of them is sure of cannot be vetoed by another, as in a geometric mean, whose few
+    wrong but sure pixels would rule; and what is said of a pixel is the same as where whole images are classified.
+    A few rows of the image at a time, however many sights there are.
+    """
+    sights = [replace(sight, logits=sight.logits.float()) for sight in sights]
+    num_classes = len(sights[0].logits)
+    width, height = sights[0].size
     classes = np.empty((height, width), np.uint8)
     sums, counts = np.zeros(num_classes), np.zeros(num_classes)
     rows = max(1, _MOST_VALUES // (num_classes * width))
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
-        piece = logits[:, top:bottom] if _is_input(frame) else _sampled(logits, frame, top, bottom)
-        chosen = (piece if favour is None else piece + favour[:, None, None]).argmax(0)
-        probability = (piece.gather(0, chosen[None])[0] - piece.logsumexp(0)).exp()
+        logs = _log_probabilities(sights, top, bottom)
+        chosen = (logs if favour is None else logs + favour[:, None, None]).argmax(0)
+        probability = logs.gather(0, chosen[None])[0].exp()
         classes[top:bottom] = chosen.to(torch.uint8).cpu().numpy()
         flat = chosen.flatten()
         sums += torch.bincount(flat, probability.flatten().double(), num_classes).cpu().numpy()
         counts += torch.bincount(flat, minlength=num_classes).cpu().numpy()
     return classes, (sums / np.maximum(counts, 1)).astype(np.float32)
+
+
+def _log_probabilities(sights: Sequence[Sight], top: int, bottom: int) -> Tensor:
+    """The logarithm of the mean probabilities at the pixels of rows ``top`` to ``bottom``, [C, bottom - top, width]."""
+    logs: Tensor | None = None
+    total = sum(sight.share for sight in sights)
+    for sight in sights:
+        whole = _is_input(sight.frame)
+        piece = sight.logits[:, top:bottom] if whole else _sampled(sight.logits, sight.frame, top, bottom)
+        own = piece.log_softmax(0) + math.log(sight.share / total)
+        logs = own if logs is None else torch.logaddexp(logs, own)
+    assert logs is not None
+    return logs
+
+
+def decide_batch(logits: Tensor, grid: Tensor, favour: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``decide`` in operations that a graph can hold: logits [n, C, h, w] of images of one size -> uint8 [n, H, W] and
+    float32 [n, C]. All at once, so it needs n * C * H * W floats.
+
+    grid  float32 [H, W, 2], where the pixels of the images lie, in ``grid_sample``'s coordinates
+    """
+    where = grid[None].expand(logits.shape[0], -1, -1, -1)
+    fine = F.grid_sample(logits.float(), where, mode="bilinear", padding_mode="border", align_corners=False)
+    classes = (fine if favour is None else fine + favour[:, None, None]).argmax(1)
+    probability = (fine.gather(1, classes[:, None])[:, 0] - fine.logsumexp(1)).exp()
+    given = (classes[:, None] == torch.arange(logits.shape[1])[:, None, None]).float()
+    sums, counts = (given * probability[:, None]).flatten(2).sum(2), given.flatten(2).sum(2)
+    return classes.to(torch.uint8), sums / counts.clamp(min=1)
 
 
 def _is_input(frame: Frame | None) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from snellen.core.record import Record
-from snellen.metrics.decisions import class_decisions, label_decisions
-from snellen.tasks.base import Task
+from snellen.metrics.decisions import THRESHOLD, class_decisions, label_decisions
+from snellen.tasks.base import Difference, Task, shares_of
 from snellen.tasks.classification.metrics import ClassificationMetrics, MultiLabelMetrics
 from snellen.tasks.classification.target import Label, LabelSet
 
@@ -21,8 +22,12 @@ if TYPE_CHECKING:
     from snellen.core.plan import Plan
     from snellen.core.sample import Batch, Frame
     from snellen.draw.chart import Chart
+    from snellen.nn.detection.suppression_graph import Suppress
+    from snellen.nn.placing import Placed
 
 KindT = TypeVar("KindT", Label, LabelSet)
+
+_TIE = 1e-5  # of a probability: what two runtimes differ by
 
 
 class _ImageTask(Task[KindT]):
@@ -54,6 +59,19 @@ class _ImageTask(Task[KindT]):
 
         weight, bias = fit_linear_svm(features, targets, len(self.classes), groups, plan)
         return {"head.weight": weight, "head.bias": bias}
+
+    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
+        return self._mean(outputs, shares_of((), len(outputs)))
+
+    def decode_together(
+        self, outputs: Sequence[Tensor], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
+    ) -> Sequence[KindT]:
+        """By the weighted mean of the probabilities."""
+        return self.decode(self._mean(outputs, shares_of(weights, len(outputs))))
+
+    @abstractmethod
+    def _mean(self, outputs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+        """Raw outputs, each of its share -> raw outputs that decode to the mean of the probabilities."""
 
     def draw(self, image: np.ndarray, target: KindT) -> Image.Image:
         from snellen.draw.pictures import draw_label
@@ -105,6 +123,22 @@ class Classification(_ImageTask[Label]):
         decided = class_decisions(scores, self.decision)
         return [Label(int(index), row) for index, row in zip(decided, scores, strict=True)]
 
+    def graph_answers(self, outputs: Tensor, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """``probabilities`` float32 [n, C] and ``label`` int64 [n]"""
+        probabilities = outputs.float().softmax(1)
+        favour = outputs.new_tensor(self.decision or [1.0]).float()
+        return {"probabilities": probabilities, "label": (probabilities * favour).argmax(1)}
+
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[Label]:
+        scores = answers["probabilities"]
+        return [Label(int(index), row) for index, row in zip(answers["label"], scores, strict=True)]
+
+    def difference(self, one: Label, other: Label) -> Difference:
+        """Two classes that are equally likely, to 1e-5, are no decision."""
+        weighted = np.asarray(one.scores, np.float64) * (self.decision or 1.0)
+        tie = abs(weighted[one.index] - weighted[other.index]) <= _TIE
+        return Difference(1, int(one.index != other.index and not tie), _apart(one, other))
+
     def metrics(self) -> ClassificationMetrics:
         return ClassificationMetrics(self.classes)
 
@@ -137,11 +171,8 @@ class Classification(_ImageTask[Label]):
         predicted = [Label(int(index), row) for index, row in zip(decided, scores, strict=True)]
         return predicted, [Label(int(index)) for index in arrays["truth"]]
 
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        import torch
-
-        logs = torch.stack([output.float().log_softmax(1) for output in outputs])
-        return logs.logsumexp(0) - math.log(len(outputs))
+    def _mean(self, outputs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+        return _log_mean([output.float().log_softmax(1) for output in outputs], shares)
 
     def describe(self, predicted: Label) -> dict[str, Any]:
         probabilities = {name: float(p) for name, p in zip(self.classes, _scores([predicted])[0], strict=True)}
@@ -195,6 +226,22 @@ class MultiLabel(_ImageTask[LabelSet]):
         decided = label_decisions(scores, self.decision)
         return [LabelSet(present, row) for present, row in zip(decided, scores, strict=True)]
 
+    def graph_answers(self, outputs: Tensor, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """``probabilities`` float32 [n, C] and ``present`` bool [n, C]"""
+        probabilities = outputs.float().sigmoid()
+        thresholds = outputs.new_tensor(self.decision or [THRESHOLD]).float()
+        return {"probabilities": probabilities, "present": probabilities >= thresholds}
+
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[LabelSet]:
+        scores = answers["probabilities"]
+        return [LabelSet(present.astype(bool), row) for present, row in zip(answers["present"], scores, strict=True)]
+
+    def difference(self, one: LabelSet, other: LabelSet) -> Difference:
+        """A label at its threshold, to 1e-5, is no decision."""
+        clear = np.abs(np.asarray(one.scores, np.float64) - (self.decision or THRESHOLD)) > _TIE
+        different = int((clear & (np.asarray(one.present) != np.asarray(other.present))).sum())
+        return Difference(len(self.classes), different, _apart(one, other))
+
     def metrics(self) -> MultiLabelMetrics:
         return MultiLabelMetrics(self.classes)
 
@@ -232,12 +279,11 @@ class MultiLabel(_ImageTask[LabelSet]):
         predicted = [LabelSet(row.astype(bool), row_scores) for row, row_scores in zip(present, scores, strict=True)]
         return predicted, [LabelSet(row.astype(bool)) for row in arrays["truth"]]
 
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        import torch
+    def _mean(self, outputs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
         import torch.nn.functional as F
 
-        logits = torch.stack([output.float() for output in outputs])
-        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)  # log odds of the mean
+        there, absent = ([F.logsigmoid(sign * output.float()) for output in outputs] for sign in (1, -1))
+        return _log_mean(there, shares) - _log_mean(absent, shares)  # log odds of the mean
 
     def describe(self, predicted: LabelSet) -> dict[str, Any]:
         scores = _scores([predicted])[0]
@@ -251,6 +297,18 @@ class MultiLabel(_ImageTask[LabelSet]):
 
     def _names(self, labels: LabelSet) -> str:
         return ", ".join(np.array(self.classes, object)[labels.present]) or "none"
+
+
+def _log_mean(logs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The logarithm of the mean of probabilities that are given by their logarithms."""
+    import torch
+
+    weighted = [log + math.log(share) for log, share in zip(logs, shares, strict=True) if share > 0]
+    return torch.stack(weighted).logsumexp(0)
+
+
+def _apart(one: Label | LabelSet, other: Label | LabelSet) -> float:
+    return float(np.abs(np.asarray(one.scores, np.float64) - np.asarray(other.scores, np.float64)).max(initial=0.0))
 
 
 def _scores(predicted: Sequence[Label] | Sequence[LabelSet]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from snellen.core.geometry import clip_boxes, invert, map_boxes
 from snellen.nn.detection.table import ARCHITECTURES
 from snellen.tasks.detection.metrics import DetectionMetrics
 from snellen.tasks.detection.target import Boxes
+from snellen.tasks.objects.fusion import Fused, Sightings
 from snellen.tasks.objects.task import ObjectTask
 
 if TYPE_CHECKING:
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
 
     from snellen.core.plan import Plan
     from snellen.core.sample import Frame
+    from snellen.nn.detection.suppression_graph import Suppress
+    from snellen.nn.placing import Placed
 
 _FLOOR = 0.01  # scores below it are never looked at: precision over recall is known well enough above
-_MOST = 300  # objects found in an image
 
 
 class Detection(ObjectTask[Boxes]):
@@ -31,6 +33,7 @@ class Detection(ObjectTask[Boxes]):
     headline = "map"
     kind = Boxes
     answers = "Boxes"
+    most = 300
     architectures = tuple(ARCHITECTURES)
 
     def configured(self, plan: Plan) -> Detection:
@@ -49,7 +52,7 @@ class Detection(ObjectTask[Boxes]):
         kind, iou = self._nms
         found = []
         for i, candidates in enumerate(outputs):
-            chosen = select(candidates, threshold=_FLOOR, iou=iou, kind=kind, most=_MOST)
+            chosen = select(candidates, threshold=_FLOOR, iou=iou, kind=kind, most=self.most)
             boxes = chosen.boxes.cpu().numpy().astype(np.float64)
             size = (0, 0)
             if frames:
@@ -59,6 +62,25 @@ class Detection(ObjectTask[Boxes]):
             seen = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) > 0
             found.append(Boxes.predicted(size, boxes[seen].astype(np.float32), labels[seen], scores[seen]))
         return found
+
+    def graph_answers(self, outputs: Tensor, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """Of the m objects of all images, image by image and the best first: ``boxes`` float32 [m, 4] in pixels of the
+        images, ``scores`` float32 [m], ``labels`` int64 [m], ``image_index`` int64 [m]."""
+        from snellen.nn.detection.suppression_graph import choose, objects_in
+
+        kind, iou = self._nms
+        chosen = choose(outputs, threshold=_FLOOR, iou=iou, kind=kind, most=self.most, suppress=suppress)
+        return objects_in(chosen, placed)[0]
+
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[Boxes]:
+        of = [answers["image_index"] == i for i in range(len(frames))]
+        return [
+            Boxes.predicted(frame.size, *(answers[name][own] for name in ("boxes", "labels", "scores")))
+            for own, frame in zip(of, frames, strict=True)
+        ]
+
+    def fused_of(self, found: Sequence[Boxes], seen: Sightings, fused: Fused) -> Boxes:
+        return Boxes.predicted(found[0].size, fused.boxes, fused.labels, fused.scores)
 
     def metrics(self) -> DetectionMetrics:
         return DetectionMetrics(self.classes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,15 +42,24 @@ def find(
     with torch.autocast(prototypes.device.type, enabled=False):
         logits = torch.einsum("nk,khw->nhw", coefficients, prototypes.float()).cpu().numpy()
     boxes, _ = clip_boxes(map_boxes(invert(frame.matrix), chosen.boxes.cpu().numpy()), frame.size)
+    scores = chosen.scores.cpu().numpy().astype(np.float32)
+    return _with_masks(boxes, chosen.labels.cpu().numpy(), scores, logits, frame)
+
+
+def placed_masks(answers: Mapping[str, NDArray[Any]], frame: Frame) -> InstanceSet:
+    """The objects of one image from what a graph told of them: see ``Instances.graph_answers``."""
+    boxes = answers["boxes"].astype(np.float64)
+    return _with_masks(boxes, answers["labels"], answers["scores"], answers["mask_logits"], frame)
+
+
+def _with_masks(
+    boxes: NDArray[np.float64], labels: NDArray[np.int64], scores: Floats, logits: Floats, frame: Frame
+) -> InstanceSet:
+    """boxes [m, 4] in pixels of the image and logits [m, h', w'] over the input -> the objects that have a pixel."""
     masks = [mask_in(each, box, frame) for each, box in zip(logits, boxes, strict=True)]
     seen = np.array([mask.width > 0 for mask in masks], np.bool_)
-    return InstanceSet.predicted(
-        frame.size,
-        [mask for mask in masks if mask.width > 0],
-        boxes[seen].astype(np.float32),
-        chosen.labels.cpu().numpy()[seen],
-        chosen.scores.cpu().numpy().astype(np.float32)[seen],
-    )
+    shown = [mask for mask in masks if mask.width > 0]
+    return InstanceSet.predicted(frame.size, shown, boxes[seen].astype(np.float32), labels[seen], scores[seen])
 
 
 def mask_in(logits: Floats, box: NDArray[np.float64], frame: Frame) -> ObjectMask:
@@ -62,8 +71,9 @@ def mask_in(logits: Floats, box: NDArray[np.float64], frame: Frame) -> ObjectMas
     x0, y0, x1, y1 = np.clip(np.ceil(box - 0.5), 0, [*frame.size, *frame.size]).astype(int).tolist()
     if x0 >= x1 or y0 >= y1:
         return NOTHING
-    height, width = logits.shape
-    to_cells = compose(frame.matrix, squash(frame.input_size, (width, height)))
+    to_cells = compose(frame.matrix, squash(frame.input_size, (logits.shape[1], logits.shape[0])))
+    if abs(to_cells[0, 0]) < abs(to_cells[0, 1]):  # the rows of the image became the columns of the input
+        logits, to_cells = logits.T, to_cells[[1, 0, 2]]
     rows = _interpolated(logits, _places(to_cells, 1, y0, y1)).T
     columns = _places(to_cells, 0, x0, x1)
     strips = [_interpolated(rows, columns[start : start + _STRIP]) > 0 for start in range(0, len(columns), _STRIP)]
@@ -71,7 +81,7 @@ def mask_in(logits: Floats, box: NDArray[np.float64], frame: Frame) -> ObjectMas
 
 
 def _places(to_cells: Matrix, axis: int, start: int, stop: int) -> NDArray[np.float64]:
-    """Where the centres of pixels start..stop lie among the cells: frames never turn an image."""
+    """Where the centres of pixels start..stop lie among the cells: frames turn an image by quarters only."""
     scale, offset = to_cells[axis, axis] / to_cells[2, 2], to_cells[axis, 2] / to_cells[2, 2]
     return np.asarray(scale * (np.arange(start, stop) + 0.5) + offset)
 

@@ -162,7 +162,7 @@ def bent(masks: Sequence[ObjectMask], matrix: Matrix, size: Size, field: Elastic
     """
     if not masks:
         return []
-    x0, y0, x1, y1 = _around(masks)
+    x0, y0, x1, y1 = around(masks)
     places = np.arange((x1 - x0) * (y1 - y0)).reshape(y1 - y0, x1 - x0)
     if not places.size:
         return [NOTHING] * len(masks)
@@ -174,7 +174,7 @@ def united(masks: Sequence[ObjectMask]) -> ObjectMask:
     """All pixels of one or more masks of an image."""
     if len(masks) == 1:
         return masks[0]
-    x0, y0, x1, y1 = _around(masks)
+    x0, y0, x1, y1 = around(masks)
     out = np.zeros((y1 - y0, x1 - x0), np.bool_)
     for mask in masks:
         left, top, right, bottom = mask.region
@@ -195,7 +195,7 @@ def in_common(masks: Sequence[ObjectMask], one: Ints, other: Ints, region: Regio
     return mine, theirs, both
 
 
-def _around(masks: Sequence[ObjectMask]) -> Region:
+def around(masks: Sequence[ObjectMask]) -> Region:
     """The smallest box round all pixels of one or more masks."""
     x0, y0, x1, y1 = np.array([mask.region for mask in masks]).T
     return int(x0.min()), int(y0.min()), int(x1.max()), int(y1.max())

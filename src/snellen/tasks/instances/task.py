@@ -13,10 +13,12 @@ from snellen.core.geometry import Size, identity
 from snellen.core.masks import Mask, runs_to_text
 from snellen.core.sample import Frame
 from snellen.tasks.instances.arrays import flat_masks, unflat_masks
-from snellen.tasks.instances.finding import find, merged
+from snellen.tasks.instances.finding import FLOOR, MOST, find, merged, placed_masks
+from snellen.tasks.instances.fusion import voted
 from snellen.tasks.instances.metrics import InstanceMetrics
 from snellen.tasks.instances.target import InstanceSet
 from snellen.tasks.objects.arrays import unflat
+from snellen.tasks.objects.fusion import Fused, Sightings
 from snellen.tasks.objects.task import ObjectTask
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from snellen.core.plan import Plan
+    from snellen.nn.detection.suppression_graph import Suppress
     from snellen.nn.detection.truth import Truth
+    from snellen.nn.placing import Placed
 
 _MASK_STRIDE = 4  # pixels of the input to a cell of a prototype, where no plan tells the input's size
 
@@ -35,6 +39,7 @@ class Instances(ObjectTask[InstanceSet]):
     name = "instances"
     headline = "mask_map"
     kind = InstanceSet
+    most = MOST
     architectures = ("dense", "mask-rcnn")
     settings = ObjectTask.settings | {"copy_paste"}
 
@@ -79,6 +84,38 @@ class Instances(ObjectTask[InstanceSet]):
                 iou=iou,
             )
             for i in range(len(candidates))
+        ]
+
+    def fused_of(self, found: Sequence[InstanceSet], seen: Sightings, fused: Fused) -> InstanceSet:
+        """Each mask is what most of the masks of its object show, each counted by its score (``fusion.voted``)."""
+        masks = [mask for each in found for mask in each.masks]
+        whole = [voted([masks[row] for row in rows], seen.weights[rows]) for rows in fused.rows]
+        shown = np.array([mask.width > 0 for mask in whole], np.bool_)
+        return InstanceSet.predicted(
+            found[0].size,
+            [mask for mask in whole if mask.width > 0],
+            fused.boxes[shown],
+            fused.labels[shown],
+            fused.scores[shown],
+        )
+
+    def graph_answers(self, outputs: tuple[Tensor, Tensor], placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """As for detection, and ``mask_logits`` float32 [m, h', w'] over the whole input: an object is where they are
+        above 0, within its box."""
+        from snellen.nn.detection.suppression_graph import choose, mask_logits, objects_in
+
+        candidates, prototypes = outputs
+        of_boxes = candidates[:, :, : 4 + len(self.classes)]
+        kind, iou = self._nms
+        chosen = choose(of_boxes, threshold=FLOOR, iou=iou, kind=kind, most=self.most, suppress=suppress)
+        answers, chosen = objects_in(chosen, placed)
+        coefficients = candidates[chosen.image, chosen.candidate, 4 + len(self.classes) :]
+        return {**answers, "mask_logits": mask_logits(coefficients, prototypes, chosen.image)}
+
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[InstanceSet]:
+        return [
+            placed_masks({name: rows[answers["image_index"] == i] for name, rows in answers.items()}, frame)
+            for i, frame in enumerate(frames)
         ]
 
     def metrics(self) -> InstanceMetrics:

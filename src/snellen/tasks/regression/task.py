@@ -9,7 +9,7 @@ import numpy as np
 
 from snellen.core.estimate import amount
 from snellen.core.record import Record
-from snellen.tasks.base import Task
+from snellen.tasks.base import Difference, Task, shares_of
 from snellen.tasks.regression.metrics import RegressionMetrics
 from snellen.tasks.regression.target import Values
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from snellen.core.plan import Plan
     from snellen.core.sample import Batch, Frame
     from snellen.draw.chart import Chart
+    from snellen.nn.detection.suppression_graph import Suppress
+    from snellen.nn.placing import Placed
 
 # What the plan calls a loss -> torch's function. It gets errors in standard deviations of the training truth, so
 # that losses of years and of grams can be compared, and of several outputs none drowns the others.
@@ -85,6 +87,19 @@ class Regression(Task[Values]):
     def decode(self, outputs: Tensor, frames: Sequence[Frame] = ()) -> list[Values]:
         return [Values(row) for row in outputs.detach().float().cpu().numpy()]
 
+    def graph_answers(self, outputs: Tensor, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """``values`` float32 [n, K]"""
+        return {"values": outputs.float()}
+
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[Values]:
+        return [Values(row) for row in answers["values"]]
+
+    def difference(self, one: Values, other: Values) -> Difference:
+        """A value is decided otherwise where it differs by more than a thousandth of its size."""
+        said, again = (np.asarray(each.values, np.float64) for each in (one, other))
+        apart = np.abs(said - again) / np.maximum(np.maximum(np.abs(said), np.abs(again)), 1e-6)
+        return Difference(len(self.classes), int((apart > 1e-3).sum()), float(apart.max(initial=0.0)))
+
     def metrics(self) -> RegressionMetrics:
         return RegressionMetrics(self.classes)
 
@@ -123,9 +138,13 @@ class Regression(Task[Values]):
         return [Values(row) for row in arrays["predicted"]], [Values(row) for row in arrays["truth"]]
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        import torch
+        return _mean(outputs, shares_of((), len(outputs)))
 
-        return torch.stack([output.float() for output in outputs]).mean(0)
+    def decode_together(
+        self, outputs: Sequence[Tensor], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
+    ) -> list[Values]:
+        """The weighted mean of the values."""
+        return self.decode(_mean(outputs, shares_of(weights, len(outputs))))
 
     def describe(self, predicted: Values) -> dict[str, Any]:
         return {"values": {name: float(value) for name, value in zip(self.classes, predicted.values, strict=True)}}
@@ -148,6 +167,12 @@ class Regression(Task[Values]):
 def _matrix(targets: Sequence[Values], num_outputs: int) -> np.ndarray:
     """float32 [n, k]"""
     return np.array([target.values for target in targets], np.float32).reshape(len(targets), num_outputs)
+
+
+def _mean(outputs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    import torch
+
+    return torch.stack([share * output.float() for share, output in zip(shares, outputs, strict=True)]).sum(0)
 
 
 def _tensor(targets: Sequence[Values], like: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from snellen.data.mask_files import VOID
 from snellen.data.tiles import Region
 from snellen.metrics.class_maps import image_iou
 from snellen.nn.segmentation.table import ARCHITECTURES
-from snellen.tasks.base import Task
+from snellen.tasks.base import Difference, Task, shares_of
 from snellen.tasks.segmentation.metrics import SegmentationMetrics, image_counts, stacked
 from snellen.tasks.segmentation.target import ClassMap, from_arrays, to_arrays
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from snellen.core.sample import Batch, Frame
     from snellen.draw.chart import Chart
     from snellen.nn.catalog import Provenance
+    from snellen.nn.detection.suppression_graph import Suppress
+    from snellen.nn.placing import Placed
 
 _MOST_NAMED = 5  # classes in a caption
 _LEAST_SHARE = 0.0005  # of the pixels, below which a class is not worth a word beside others
@@ -101,12 +103,32 @@ class Segmentation(Task[ClassMap]):
     def decode(self, outputs: Tensor, frames: Sequence[Frame] = ()) -> list[ClassMap]:
         from snellen.nn.segmentation.answers import decide
 
-        favour = outputs.new_tensor(self.decision).log() if self.decision else None
         framed: Sequence[Frame | None] = frames or [None] * len(outputs)
         return [
-            ClassMap.from_array(*decide(logits, frame, favour))
+            ClassMap.from_array(*decide(logits, frame, self._favour(outputs)))
             for logits, frame in zip(outputs.detach(), framed, strict=True)
         ]
+
+    def decode_together(
+        self, outputs: Sequence[Tensor], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
+    ) -> list[ClassMap]:
+        """By the weighted mean of the probabilities of each pixel."""
+        from snellen.nn.segmentation.answers import Sight, decide_together
+
+        shares = shares_of(weights, len(outputs))
+        images = []
+        for i in range(len(outputs[0])):
+            sights = [
+                Sight(each[i].detach(), frames[k][i] if frames else None, share)
+                for k, (each, share) in enumerate(zip(outputs, shares, strict=True))
+                if share > 0
+            ]
+            images.append(ClassMap.from_array(*decide_together(sights, self._favour(outputs[0]))))
+        return images
+
+    def _favour(self, outputs: Tensor) -> Tensor | None:
+        """What is added to the logits [C] for what is decided, and not for how sure that is."""
+        return outputs.new_tensor(self.decision).log() if self.decision else None
 
     def combine(self, outputs: Sequence[Tensor]) -> Tensor:
         import torch
@@ -189,6 +211,28 @@ class Segmentation(Task[ClassMap]):
         if predicted.scores is None:
             return None
         return float(np.clip(predicted.shares(len(self.classes)) @ predicted.scores, 0, 1))
+
+    # --- graphs
+
+    def graph_answers(self, outputs: Tensor, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
+        """``classes`` uint8 [n, H, W] of the pixels of the images, and ``confidence`` float32 [n, C]"""
+        from snellen.nn.segmentation.answers import decide_batch
+
+        favour = outputs.new_tensor(self.decision).float().log() if self.decision else None
+        classes, confidence = decide_batch(outputs, placed.grid(), favour)
+        return {"classes": classes, "confidence": confidence}
+
+    def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[ClassMap]:
+        said = zip(answers["classes"], answers["confidence"], strict=True)
+        return [ClassMap.from_array(np.ascontiguousarray(classes), scores) for classes, scores in said]
+
+    def difference(self, one: ClassMap, other: ClassMap) -> Difference:
+        pixels = one.size[0] * one.size[1]
+        if one.size != other.size:
+            return Difference(pixels, pixels, 1.0)
+        sure = [np.zeros(1) if each.scores is None else np.asarray(each.scores, np.float64) for each in (one, other)]
+        different = int((one.array != other.array).sum())
+        return Difference(pixels, different, float(np.abs(sure[0] - sure[1]).max(initial=0.0)))
 
     # --- pictures
 
