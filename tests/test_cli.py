@@ -263,7 +263,7 @@ def test_done_run_is_not_resumed(finished_run: FinishedRun) -> None:
     [
         ("nope.png", "nope.png does not exist"),
         ("empty", "empty holds no images"),
-        ("text.txt", "the only image cannot be read"),
+        ("text.txt", "text.txt, line 1: not an image does not exist"),
         ("shapes --device gpu", "device = 'gpu'"),
         ("shapes --device cuda:x", "device = 'cuda:x'"),
         ("shapes --out one", "one exists"),

@@ -287,10 +287,10 @@ def test_no_more_than_two_images_and_one_batch_of_tiles_are_in_memory(
 ) -> None:
     opened: list[int] = []
     batches: list[int] = []
-    module = import_module("snellen.predict.predictor")
-    decoder, decide = module.decode, NetworkAnswering.decide
+    module = import_module("snellen.predict.images")
+    decoder, decide = module.read_image, NetworkAnswering.decide
 
-    def counted(*given: Any, **options: Any) -> np.ndarray:
+    def counted(*given: Any, **options: Any) -> Any:
         opened.append(1)
         return decoder(*given, **options)
 
@@ -298,7 +298,7 @@ def test_no_more_than_two_images_and_one_batch_of_tiles_are_in_memory(
         batches.append(len(seen))
         return decide(self, seen)
 
-    monkeypatch.setattr(module, "decode", counted)
+    monkeypatch.setattr(module, "read_image", counted)
     monkeypatch.setattr(NetworkAnswering, "decide", watched)
     answers = Predictor(detector(), Tiling(tile=(TILE, TILE))).predict([squares] * 6)
     for i, _ in enumerate(answers):

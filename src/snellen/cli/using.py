@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from snellen.cli.options import Device, Json, OutFile, RunPath, Seed, console_for, print_json
 from snellen.core.errors import DataError
+
+if TYPE_CHECKING:
+    from snellen.core.console import Console
+    from snellen.predict.writing import PredictedFiles
+
+Images = Annotated[
+    tuple[Path, ...], Parameter(help="Image files, folders of them, lists of them (.txt, a path a line), or videos.")
+]
+Formats = Annotated[
+    tuple[str, ...],
+    Parameter(
+        name="--as",
+        negative="",
+        show_default=False,
+        help="Files to write, with commas between: pictures (-jpg, -png), csv, jsonl, coco, yolo, masks.",
+    ),
+]
+
+_MOST_TOLD = 10  # images that could not be read, which are named one by one
 
 
 def evaluate_verb(
@@ -37,9 +57,11 @@ def evaluate_verb(
 
 def predict_verb(  # noqa: PLR0913  (each of them is an option)
     run: RunPath,
-    images: Annotated[tuple[Path, ...], Parameter(help="Image files, or folders of them.")],
+    images: Images,
     /,
     *,
+    formats: Formats = (),
+    every: Annotated[int, Parameter(help="Of a video, each how many-th frame.")] = 1,
     tile: Annotated[
         str | None,
         Parameter(help="Look at large images in tiles of this size, as 640x480: for things that are small in them."),
@@ -52,27 +74,56 @@ def predict_verb(  # noqa: PLR0913  (each of them is an option)
         str | None,
         Parameter(help="Objects in tiles are one by overlap over their union, or over the smaller: iou, smaller."),
     ] = None,
-    out: OutFile = None,
+    out: Annotated[
+        Path | None,
+        Parameter(help="The folder to write; it must not exist. Default with --as: a fresh one in runs/."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        Parameter(negative="", show_default=False, help="Go on with what the same command began in --out."),
+    ] = False,
     device: Device = "auto",
     seed: Seed = 0,
     json: Json = False,
 ) -> int:
-    """What a run's model says of new images: files, or folders of them."""
+    """What a run's model says of new images: of files, folders, lists or videos; on the console, or as files."""
     from snellen.api.using import predict
 
     del seed  # prediction draws nothing; every verb takes the option so that scripts need not know
     console = console_for(json)
-    tiles: dict[str, Any] = {"tile": tile, "tile_overlap": tile_overlap, "tile_merge": tile_merge}
-    predictions = predict(run, images, **tiles, out=out, device=device, console=console)
+    asked: dict[str, Any] = {"every": every, "tile": tile, "tile_overlap": tile_overlap, "tile_merge": tile_merge}
+    asked |= {"out": out, "device": device, "console": console}
+    if formats or resume:
+        written = predict(run, images, formats=formats, resume=resume, **asked)
+        _tell_files(written, console)
+        print_json(json, written.to_json())
+        _refuse_nothing_read(written.num_images, written.num_errors)
+        return 0
+    predictions = predict(run, images, **asked)
     for prediction in predictions:
         said = f"{prediction.label}" if prediction.error is None else f"not read: {prediction.error}"
         sure = "" if prediction.confidence is None else f"  {100 * prediction.confidence:.1f} %"
         console.say(f"{prediction.path}  {said}{sure}")
     print_json(json, {"predictions": [prediction.to_json() for prediction in predictions]})
-    if all(prediction.error is not None for prediction in predictions):
-        which = "the only image cannot" if len(predictions) == 1 else f"none of the {len(predictions)} images can"
-        raise DataError(f"{which} be read: give images of a known format, and whole ones")
+    _refuse_nothing_read(len(predictions), sum(prediction.error is not None for prediction in predictions))
     return 0
+
+
+def _tell_files(written: PredictedFiles, console: Console) -> None:
+    for told in islice(written.errors(), _MOST_TOLD):
+        console.say(f"{told['path']}  not read: {told['error']}")
+    if written.num_errors > _MOST_TOLD:
+        console.say(f"... {written.num_errors - _MOST_TOLD} more are in {written.folder / 'errors.jsonl'}")
+    not_read = f", {written.num_errors} of them not read" if written.num_errors else ""
+    console.say(f"{written.num_images} image{'s' * (written.num_images != 1)}{not_read}:")
+    for name, path in written.formats.items():
+        console.say(f"  {name:12} {path}")
+
+
+def _refuse_nothing_read(num_images: int, num_errors: int) -> None:
+    if num_errors == num_images:
+        which = "the only image cannot" if num_images == 1 else f"none of the {num_images} images can"
+        raise DataError(f"{which} be read: give images of a known format, and whole ones")
 
 
 def compare_verb(

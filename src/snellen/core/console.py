@@ -56,9 +56,13 @@ class Console:
             print(safe, file=self.stream, flush=True)
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Advance]:
-        """Yields ``advance(done, total)``. The bar vanishes when the work is done."""
-        if self.quiet or total <= 0 or self.stream is None or not self.stream.isatty():
+    def progress(self, label: str, total: int | None) -> Iterator[Advance]:
+        """Yields ``advance(done, total)``. The bar vanishes when the work is done.
+
+        With a total of None, which is for work of which nobody knows the end, it counts what is done.
+        """
+        known = total is not None
+        if self.quiet or (total is not None and total <= 0) or self.stream is None or not self.stream.isatty():
             yield lambda done, total: None
             return
         from rich.console import Console as RichConsole
@@ -73,4 +77,4 @@ class Console:
         )
         with Progress(*columns, console=RichConsole(file=self.stream), transient=True) as bars:
             bar = bars.add_task(printable(label), total=total)
-            yield lambda done, total: bars.update(bar, completed=done, total=total)
+            yield lambda done, total: bars.update(bar, completed=done, total=total if known else None)

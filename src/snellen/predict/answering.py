@@ -66,7 +66,7 @@ class NetworkAnswering:
         from snellen.nn.folding import for_inference
 
         self.task, self.plan = model.task, model.plan
-        self._network = for_inference(model.network)
+        self.network = for_inference(model.network)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -94,4 +94,4 @@ class NetworkAnswering:
 
         batch: Batch[Any] = to_device(Batch(images=stack(images), targets=(), ids=()), self.plan)
         with torch.inference_mode(), arithmetic(torch.device(self.plan.device), self.plan.precision):
-            return self._network(batch.images)
+            return self.network(batch.images)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snellen.core.estimate import amount
-from snellen.data.image import decode
+from snellen.predict.images import SourceImage
 from snellen.tasks.base import Task
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_DRAWN_ON = 600  # pixels of the shorter side that a drawing needs: large photos are decoded at a part of their scale
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What the model says of one image. A notebook shows it as the picture with the answer on it.
 
-    path    as it was given
+    path    as it was given; of a frame of a video with its number, as in clip.mp4#000123
     result  label, confidence and probabilities (one class), labels and probabilities (any number), values (a number by
             name), or what is where and a text about it; None when the image could not be read
     error   why, in that case
@@ -45,11 +49,16 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         return {"path": self.path, **(self.result or {"error": self.error})}
 
+    def picture(self) -> Image.Image | None:
+        """The image with the answer on it; None when it could not be read. It is read again for it."""
+        return None if self._draw is None else self._draw()
+
     def _repr_png_(self) -> bytes | None:
-        if self._draw is None:
+        picture = self.picture()
+        if picture is None:
             return None
         written = io.BytesIO()
-        self._draw().save(written, "PNG")
+        picture.save(written, "PNG")
         return written.getvalue()
 
 
@@ -58,8 +67,20 @@ class Drawing:
     """Draws only when it is looked at; a million predictions keep no pixels."""
 
     task: Task[Any]
-    path: str
+    image: SourceImage
     target: Any
 
     def __call__(self) -> Any:
-        return self.task.draw(decode(Path(self.path), min_side=600), self.target)
+        return self.task.draw(self.image.read(_DRAWN_ON)[1], self.target)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A prediction with what those need who write it down.
+
+    target  of the task; None where the image could not be read
+    """
+
+    image: SourceImage
+    prediction: Prediction
+    target: Any = None

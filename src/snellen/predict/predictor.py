@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,11 +15,14 @@ import numpy as np
 from snellen.core.device import available_cores
 from snellen.core.errors import ConfigError, ImageError
 from snellen.core.geometry import Size
-from snellen.data.image import decode, read_header, read_image
 from snellen.data.tiles import Region, Tiling
 from snellen.predict.answering import Answering, NetworkAnswering
-from snellen.predict.prediction import Drawing, Prediction
+from snellen.predict.images import ImageFile, SourceImage
+from snellen.predict.prediction import Answer, Drawing, Prediction
+from snellen.tasks.base import Task
 from snellen.tasks.loading import LoadedModel
+
+_MOST_LARGE = 4  # decoded frames of a video that wait to be made small
 
 
 class Predictor:
@@ -39,18 +42,41 @@ class Predictor:
                 )
         self._answering, self._tiling = answering, tiling
 
+    @property
+    def task(self) -> Task[Any]:
+        return self._answering.task
+
+    @property
+    def batch(self) -> int:
+        """How many images are answered together. A prediction that goes on after a multiple of it gives the same bits
+        as one that was never interrupted."""
+        return self._answering.batch
+
     def predict(self, images: Iterable[str | Path]) -> Iterator[Prediction]:
         """One prediction for each image, in order; an image that cannot be read has an ``error`` instead."""
+        return self.predictions(ImageFile(Path(path), Path(path).name) for path in images)
+
+    def predictions(self, images: Iterable[SourceImage]) -> Iterator[Prediction]:
+        """As ``predict``, of images from anywhere."""
+        return (answer.prediction for answer in self.answers(images))
+
+    def answers(self, images: Iterable[SourceImage]) -> Generator[Answer, None, None]:
+        """With what was decided for each; a few images are read ahead."""
         with ThreadPoolExecutor(max(2, available_cores())) as pool:
             yield from self._whole(images, pool) if self._tiling is None else self._tiled(images, pool, self._tiling)
 
-    def _whole(self, images: Iterable[str | Path], pool: ThreadPoolExecutor) -> Iterator[Prediction]:
-        paths, together = iter(images), self._answering.batch
-        waiting: deque[tuple[str, Future[Any]]] = deque()
+    def _whole(self, images: Iterable[SourceImage], pool: ThreadPoolExecutor) -> Iterator[Answer]:
+        coming, together = iter(images), self._answering.batch
+        waiting: deque[tuple[SourceImage, Future[Any]]] = deque()
+        large: deque[Future[Any]] = deque()  # of images whose pixels wait in memory to be made small
         try:
             while True:
-                for path in islice(paths, 3 * together - len(waiting)):
-                    waiting.append((str(path), pool.submit(self._read, Path(path))))
+                for image in islice(coming, 3 * together - len(waiting)):
+                    waiting.append((image, pool.submit(self._read, image)))
+                    if image.holds_pixels:
+                        large.append(waiting[-1][1])
+                    if len(large) > _MOST_LARGE:
+                        wait([large.popleft()])
                 if not waiting:
                     return
                 batch = [waiting.popleft() for _ in range(min(together, len(waiting)))]
@@ -59,12 +85,12 @@ class Predictor:
             for _, future in waiting:
                 future.cancel()
 
-    def _tiled(self, images: Iterable[str | Path], pool: ThreadPoolExecutor, tiling: Tiling) -> Iterator[Prediction]:
+    def _tiled(self, images: Iterable[SourceImage], pool: ThreadPoolExecutor, tiling: Tiling) -> Iterator[Answer]:
         """One image after another, while the next one is read: two are in memory."""
-        waiting: deque[tuple[str, Future[_Sheet]]] = deque()
+        waiting: deque[tuple[SourceImage, Future[_Sheet]]] = deque()
         try:
-            for path in images:
-                waiting.append((str(path), pool.submit(self._open, Path(path), tiling)))
+            for image in images:
+                waiting.append((image, pool.submit(self._open, image, tiling)))
                 if len(waiting) == 2:
                     yield self._in_tiles(*waiting.popleft(), pool)
             if waiting:
@@ -73,11 +99,11 @@ class Predictor:
             for _, future in waiting:
                 future.cancel()
 
-    def _read(self, path: Path) -> Any:
-        header, image = read_image(path, min_side=self._answering.min_side)
-        return self._answering.prepare(image, (header.width, header.height))
+    def _read(self, image: SourceImage) -> Any:
+        size, pixels = image.read(self._answering.min_side)
+        return self._answering.prepare(pixels, size)
 
-    def _batch(self, waiting: Sequence[tuple[str, Future[Any]]]) -> Iterator[Prediction]:
+    def _batch(self, waiting: Sequence[tuple[SourceImage, Future[Any]]]) -> Iterator[Answer]:
         seen, errors = {}, {}
         for i, (_, future) in enumerate(waiting):
             try:
@@ -85,34 +111,33 @@ class Predictor:
             except ImageError as error:
                 errors[i] = str(error)
         decided = dict(zip(seen, self._answering.decide(list(seen.values())), strict=True))
-        for i, (path, _) in enumerate(waiting):
-            yield Prediction(path, None, errors[i]) if i in errors else self._answer(path, decoded=decided[i])
+        for i, (image, _) in enumerate(waiting):
+            yield _not_read(image, errors[i]) if i in errors else self._answer(image, decoded=decided[i])
 
-    def _answer(self, path: str, decoded: Any) -> Prediction:
-        task = self._answering.task
-        return Prediction(path, task.describe(decoded), None, Drawing(task, path, decoded))
+    def _answer(self, image: SourceImage, decoded: Any) -> Answer:
+        described = self.task.describe(decoded)
+        return Answer(image, Prediction(image.name, described, None, Drawing(self.task, image, decoded)), decoded)
 
-    def _open(self, path: Path, tiling: Tiling) -> _Sheet:
+    def _open(self, image: SourceImage, tiling: Tiling) -> _Sheet:
         """An image that is one tile is decoded as without tiles, at a reduced scale where that costs no detail."""
-        header = read_header(path)
-        size = (header.width, header.height)
+        size = image.size()
         regions = tiling.regions(size, whole=self._answering.task.tiles_and_whole)
         min_side = self._answering.min_side if len(regions) == 1 else None
-        return _Sheet(decode(path, min_side=min_side), size, regions)
+        return _Sheet(image.read(min_side)[1], size, regions)
 
-    def _in_tiles(self, path: str, opened: Future[_Sheet], pool: ThreadPoolExecutor) -> Prediction:
+    def _in_tiles(self, image: SourceImage, opened: Future[_Sheet], pool: ThreadPoolExecutor) -> Answer:
         try:
             sheet = opened.result()
         except ImageError as error:
-            return Prediction(path, None, str(error))
+            return _not_read(image, str(error))
         answering, parts = self._answering, list[Any]()
         for start in range(0, len(sheet.regions), answering.batch):
             some = sheet.regions[start : start + answering.batch]
             parts += answering.decide(list(pool.map(lambda region: answering.prepare(*sheet.piece(region)), some)))
         if len(parts) == 1:
-            return self._answer(path, parts[0])
+            return self._answer(image, parts[0])
         assert self._tiling is not None and self._tiling.merge is not None
-        return self._answer(path, answering.task.merge(parts, sheet.regions, sheet.size, self._tiling.merge))
+        return self._answer(image, answering.task.merge(parts, sheet.regions, sheet.size, self._tiling.merge))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,3 +154,7 @@ class _Sheet:
             return self.pixels, self.size
         x0, y0, x1, y1 = region
         return self.pixels[y0:y1, x0:x1], (x1 - x0, y1 - y0)
+
+
+def _not_read(image: SourceImage, error: str) -> Answer:
+    return Answer(image, Prediction(image.name, None, error))
