@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snellen.api.auditing import audit
     from snellen.api.comparing import compare
     from snellen.api.doctoring import doctor
+    from snellen.api.explaining import explain
     from snellen.api.results import Audit, Diagnosis, Evaluation
     from snellen.api.starting import train
     from snellen.api.tuning import Tuning, tune
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from snellen.core.estimate import Estimate
     from snellen.core.finding import Finding
     from snellen.doctor.case import Training
+    from snellen.explain.explanation import Explanation
     from snellen.predict.prediction import Prediction
+    from snellen.predict.writing import PredictedFiles
 
 _WHERE = {
     "Audit": "snellen.api.results",
@@ -35,8 +38,10 @@ _WHERE = {
     "Diagnosis": "snellen.api.results",
     "Estimate": "snellen.core.estimate",
     "Evaluation": "snellen.api.results",
+    "Explanation": "snellen.explain.explanation",
     "Finding": "snellen.core.finding",
     "Pairing": "snellen.compare.pairing",
+    "PredictedFiles": "snellen.predict.writing",
     "Prediction": "snellen.predict.prediction",
     "Run": "snellen.api.using",
     "SnellenError": "snellen.core.errors",
@@ -46,6 +51,7 @@ _WHERE = {
     "compare": "snellen.api.comparing",
     "doctor": "snellen.api.doctoring",
     "evaluate": "snellen.api.using",
+    "explain": "snellen.api.explaining",
     "predict": "snellen.api.using",
     "train": "snellen.api.starting",
     "tune": "snellen.api.tuning",
@@ -58,8 +64,10 @@ __all__ = [
     "Diagnosis",
     "Estimate",
     "Evaluation",
+    "Explanation",
     "Finding",
     "Pairing",
+    "PredictedFiles",
     "Prediction",
     "Run",
     "SnellenError",
@@ -69,6 +77,7 @@ __all__ = [
     "compare",
     "doctor",
     "evaluate",
+    "explain",
     "predict",
     "train",
     "tune",
