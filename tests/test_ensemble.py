@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snellen.core.errors import RunError
-from snellen.ensemble import ensemble
+from snellen.ensemble import Ensemble, ensemble
 from snellen.tasks.base import TASKS, create_task, is_dense
 from snellen.tasks.loading import LoadedModel
 from tiny_runs import a_plan
@@ -36,8 +36,10 @@ def model(task: str, outputs: Tensor, decision: tuple[float, ...] = (), **change
     return LoadedModel(Says(outputs), create_task(task, CLASSES, decision), plan)
 
 
-def answers(loaded: LoadedModel, n: int) -> dict[str, np.ndarray]:
-    said = loaded.task.decode(loaded.network(torch.zeros(n, 3, 16, 16)))
+def answers(loaded: LoadedModel | Ensemble, n: int) -> dict[str, np.ndarray]:
+    together = Ensemble([loaded]) if isinstance(loaded, LoadedModel) else loaded
+    blank = np.zeros((16, 16, 3), np.uint8)
+    said = together.decide([together.prepare(blank, (16, 16)) for _ in range(n)])
     return loaded.task.arrays(said, said)
 
 
@@ -61,8 +63,6 @@ def test_ensemble_of_one_is_that_one(task: str) -> None:
 def test_members_that_are_sure_of_opposites_leave_finite_outputs(task: str) -> None:
     sure = torch.tensor([[300.0, -300.0, -300.0]])
     together = ensemble([model(task, sure), model(task, -sure)])
-    outputs = together.network(torch.zeros(1, 3, 16, 16))
-    assert torch.isfinite(outputs).all()
     assert answers(together, 1)["scores"][0, 0] == pytest.approx(0.5, abs=1e-6)
 
 
@@ -90,14 +90,38 @@ def test_answers_are_read_back_as_they_were(task: str) -> None:
     assert numbers[0] == numbers[1]
 
 
-def test_models_that_cannot_answer_together_are_refused() -> None:
+def test_models_that_answer_other_questions_are_refused() -> None:
     outputs = torch.zeros(1, 3)
-    one = model("classification", outputs)
-    other = replace(one.plan.preprocessing, input_size=(32, 32))
-    with pytest.raises(RunError, match="input sizes"):
-        ensemble([one, model("classification", outputs, preprocessing=other)])
     with pytest.raises(RunError, match="their classes differ"):
-        ensemble([one, model("multilabel", outputs)])
+        ensemble([model("classification", outputs), model("multilabel", outputs)])
+
+
+class Widths(nn.Module):
+    """A network that tells in its first output how wide the images are that it gets."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.tensor([[float(images.shape[3]), 0.0, 0.0]]).expand(len(images), 3)
+
+
+def test_each_model_sees_images_at_its_own_size() -> None:
+    task = create_task("regression", CLASSES)
+    plans = [
+        a_plan(task="regression", classes=CLASSES, preprocessing=replace(a_plan().preprocessing, input_size=(side, 16)))
+        for side in (8, 24)
+    ]
+    together = ensemble([LoadedModel(Widths(), task, plan) for plan in plans])
+    (said,) = together.decide([together.prepare(np.zeros((50, 40, 3), np.uint8), (40, 50))])
+    assert said.values[0] == 16.0
+    assert together.min_side == max(plan.preprocessing.decode_min_side for plan in plans)
+
+
+def test_weights_say_how_much_each_model_counts_and_one_without_weight_has_no_say() -> None:
+    members = [model("regression", torch.full((2, 3), value)) for value in (0.0, 4.0, 100.0)]
+    together = Ensemble(members, "weighted", (0.25, 0.75, 0.0))
+    np.testing.assert_allclose(answers(together, 2)["predicted"], 3.0)
+    ruled = model("multilabel", torch.zeros(1, 3), (0.2, 0.8, 0.5))
+    free = model("multilabel", torch.zeros(1, 3))
+    assert Ensemble([ruled, free, free], "weighted", (1.0, 0.0, 0.0)).task.decision == (0.2, 0.8, 0.5)
 
 
 def test_how_images_are_standardised_may_differ() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snellen.core.config import Config
 from snellen.core.console import Advance, Console
@@ -39,6 +39,15 @@ class Assessment:
     @property
     def loss(self) -> float:
         return sum(self.losses.values())
+
+
+class Several(Protocol):
+    """Models that answer as one, each of which sees images in its own way."""
+
+    @property
+    def task(self) -> Task[Any]: ...
+
+    def answers(self, records: Sequence[Record], advance: Advance | None = None) -> Sequence[Any]: ...
 
 
 def assess(
@@ -86,7 +95,13 @@ def score(
 
 
 def evaluate_run(
-    run: RunFolder, labelled: Config | None, *, model: LoadedModel, seed: int, cache: Path, console: Console
+    run: RunFolder,
+    labelled: Config | None,
+    *,
+    model: LoadedModel | Several,
+    seed: int,
+    cache: Path,
+    console: Console,
 ) -> dict[str, dict[str, Estimate]]:
     """A run's model on its own validation and test images, or on other ``labelled`` data; by split or name.
 
@@ -96,26 +111,32 @@ def evaluate_run(
         sides = own_sides(run, cache, console)
     else:
         own = run.config  # marks are read as they were for training
-        read_as = {"task": model.plan.task, "void": own.void, "outlines": own.outlines, "box_origin": own.box_origin}
+        read_as = {"task": model.task.name, "void": own.void, "outlines": own.outlines, "box_origin": own.box_origin}
         name, listing = read_listing(labelled.model_copy(update=read_as), cache)
         sides = {name: list(listing.with_outputs(model.task.classes).records)}
     if not sides:
         raise DataError(f"{run.path} has no images that it has not learnt from: name other labelled data")
     numbers = {}
     for name, records in sides.items():
-        readable, hashes = _readable(records, console)
+        found, hashes = readable(records, console)
         if labelled is not None:
             _tell_known(run, name, hashes, console)
-        answers = answer(model, name, readable, console)
-        groups = groups_of(readable)
+        answers = answer(model, name, found, console)
+        groups = groups_of(found)
         numbers[name] = score(model.task, answers.predicted, answers.truth, groups=groups, seed=seed)
     return numbers
 
 
-def answer(model: LoadedModel, name: str, records: Sequence[Record], console: Console) -> Assessment:
-    """What a model says of images that can all be decoded, beside what is true of them."""
-    store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
+def answer(model: LoadedModel | Several, name: str, records: Sequence[Record], console: Console) -> Assessment:
+    """What a model says of images that can all be decoded, beside what is true of them.
+
+    Several models have no loss together: there are only their losses apart.
+    """
     targets = [model.task.target(record) for record in records]
+    if not isinstance(model, LoadedModel):
+        with console.progress(f"Evaluating {name}", len(records)) as advance:
+            return Assessment(predicted=model.answers(records, advance), truth=targets, losses={})
+    store = ImageStore(preprocessing=model.plan.preprocessing, budget=0, keep_sources=False)
     images = ImageSet(records=records, targets=targets, store=store, places=places_of(model.task))
     with console.progress(f"Evaluating {name}", len(images)) as advance:
         return assess(model.network, model.task, images, model.plan, advance=advance)
@@ -133,8 +154,11 @@ def groups_of(records: Sequence[Record]) -> list[str] | None:
     return [record.unit for record in records]
 
 
-def own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[Record]]:
-    """The records of a run's validation and test images as they are now; opening the test images is counted.
+def own_sides(
+    run: RunFolder, cache: Path, console: Console, splits: Sequence[str] = ("val", "test")
+) -> dict[str, list[Record]]:
+    """The records of a run's validation and test images, or of one of these ``splits`` alone, as they are now; opening
+    the test images is counted.
 
     Raises DataError when some of its images are gone, RunError when data.json is damaged.
     """
@@ -145,14 +169,15 @@ def own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[R
         raise RunError(f"{run.path / 'data.json'} is damaged: {error!r}") from None
     _, listing = read_listing(run.config, cache)
     found = {record.id: record for record in listing.records}
-    missing = [row.id for row in manifest.rows if row.id not in found]
+    rows = {split: [row for row in manifest.rows if row.split == split] for split in splits}
+    needed = [row.id for side in rows.values() for row in side]
+    missing = [image_id for image_id in needed if image_id not in found]
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(manifest.rows)} images of this run are no longer in {run.config.data}, the "
-            f"first is {missing[0]}: put them back, or name other labelled data"
+            f"{len(missing)} of the {len(needed)} {' and '.join(rows)} images of this run are no longer in "
+            f"{run.config.data}, the first is {missing[0]}: put them back, or name other labelled data"
         )
-    rows = {split: [row for row in manifest.rows if row.split == split] for split in ("val", "test")}
-    if rows["test"]:
+    if rows.get("test"):
         uses = content.get("test_uses", 1) + 1
         run.write_json("data.json", {**content, "test_uses": uses})
         times = "are opened for the first time" if uses == 1 else f"have now been used {uses} times"
@@ -160,7 +185,7 @@ def own_sides(run: RunFolder, cache: Path, console: Console) -> dict[str, list[R
     return {split: [replace(found[row.id], group=row.group) for row in rows[split]] for split in rows if rows[split]}
 
 
-def _readable(records: Sequence[Record], console: Console) -> tuple[list[Record], list[str]]:
+def readable(records: Sequence[Record], console: Console) -> tuple[list[Record], list[str]]:
     """The records that can be decoded with the sha256 of their files; the rest is told."""
     scanned = scan(records, workers=max(2, available_cores()))
     for left in scanned.left_out:

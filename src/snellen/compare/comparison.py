@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from snellen.metrics.paired import (
     paired_bootstrap,
     seeds_interval,
 )
+from snellen.tasks.base import Task
 
 _IMMATERIAL = frozenset(("seed", "device", "threads", "workers", "cache", "checkpoint_every"))
 
@@ -55,6 +56,23 @@ def compare_runs(runs: Sequence[RunFolder], *, seed: int = 0) -> Comparison:
     if len(pairings) > 1:
         notes = ("Each comparison stands by itself: of twenty with nothing to find, one shows something by chance.",)
     return Comparison(task=judged[0].task.name, metric=judged[0].task.headline, pairings=pairings, notes=notes)
+
+
+def compare_answers(
+    task: Task[Any],
+    answers: Mapping[str, Sequence[Any]],
+    truth: Sequence[Any],
+    *,
+    side: str,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Pairing:
+    """Two ways to answer for the same images, by name, the baseline first; ``side`` as in ``Pairing``.
+
+    Raises DataError where the headline of the task is undefined on them.
+    """
+    scored = [_scored(task, predicted, truth, groups, seed) for predicted in answers.values()]
+    return _paired(task, list(answers), scored, Match(side, [range(len(truth))] * 2, groups, ()))
 
 
 def compare_arms(first: Sequence[RunFolder], second: Sequence[RunFolder], *, seed: int = 0) -> Comparison:
@@ -108,7 +126,12 @@ def _compare_two(first: Judged, second: Judged, seed: int) -> Pairing:
     shared = match([first, second])
     if shared is None:
         raise _nothing_shared(first, second)
-    ours, theirs = (_score(run, shared, i, seed) for i, run in enumerate((first, second)))
+    scored = [_score(run, shared, i, seed) for i, run in enumerate((first, second))]
+    return _paired(first.task, (first.name, second.name), scored, shared)
+
+
+def _paired(task: Task[Any], names: Sequence[str], scored: Sequence[_Scored], shared: Match) -> Pairing:
+    ours, theirs = scored
     value = theirs.estimate.value - ours.estimate.value
     units = len(set(shared.groups)) if shared.groups is not None else shared.n
     low, high = paired_bootstrap(value, ours.samples, theirs.samples, units)
@@ -122,9 +145,9 @@ def _compare_two(first: Judged, second: Judged, seed: int) -> Pairing:
             needed = images_for_mcnemar(only_first, only_second, shared.n)
     method = "paired bootstrap" if shared.groups is None else "paired bootstrap over groups"
     return Pairing(
-        metric=first.task.headline,
-        baseline=first.name,
-        challenger=second.name,
+        metric=task.headline,
+        baseline=names[0],
+        challenger=names[1],
         side=shared.side,
         n=shared.n,
         first=ours.estimate,
@@ -161,24 +184,31 @@ def _score(run: Judged, shared: Match, number: int, seed: int) -> _Scored:
     """``number`` is that of the run in ``shared``."""
     predicted, truth = run.answers(shared.side)
     places = shared.places[number]
-    predicted, truth = [predicted[i] for i in places], [truth[i] for i in places]
-    metrics = run.task.metrics()
+    return _scored(run.task, [predicted[i] for i in places], [truth[i] for i in places], shared.groups, seed)
+
+
+def _scored(
+    task: Task[Any], predicted: Sequence[Any], truth: Sequence[Any], groups: Sequence[str] | None, seed: int
+) -> _Scored:
+    metrics = task.metrics()
     metrics.update(predicted, truth)
-    estimate = metrics.compute(groups=shared.groups, seed=seed).get(run.task.headline)
+    estimate = metrics.compute(groups=groups, seed=seed).get(task.headline)
     if estimate is None:
         raise DataError(
-            f"the {spoken(run.task.headline)} is undefined on the {shared.n} images that the runs share: "
+            f"the {spoken(task.headline)} is undefined on the {len(truth)} images that the runs share: "
             "there are too few to judge by"
         )
-    samples = metrics.resampled(groups=shared.groups, seed=seed)[run.task.headline]
-    return _Scored(estimate, np.asarray(samples, float), _wrong(run, predicted, truth, estimate))
+    samples = metrics.resampled(groups=groups, seed=seed)[task.headline]
+    return _Scored(estimate, np.asarray(samples, float), _wrong(task, predicted, truth, estimate))
 
 
-def _wrong(run: Judged, predicted: Sequence[Any], truth: Sequence[Any], estimate: Estimate) -> frozenset[int] | None:
+def _wrong(
+    task: Task[Any], predicted: Sequence[Any], truth: Sequence[Any], estimate: Estimate
+) -> frozenset[int] | None:
     """Places of the wrong answers, where the headline is the share of those that are right."""
-    if not is_share(run.task.headline):
+    if not is_share(task.headline):
         return None
-    wrong = frozenset(mistake["index"] for mistake in run.task.mistakes(predicted, truth, len(truth)))
+    wrong = frozenset(mistake["index"] for mistake in task.mistakes(predicted, truth, len(truth)))
     return wrong if abs(1 - len(wrong) / len(truth) - estimate.value) < 1e-9 else None
 
 

@@ -11,6 +11,7 @@ pictures/            what the report shows; findings/: the images that the findi
 findings.json        what the checks found; results.json: numbers with intervals; report.html
 fold-1/, fold-2/     of a cross-validation: the run of each fold, a folder like this one; where it is repeated, the
                      second time in repeat-2/fold-1/, repeat-2/fold-2/, and so on
+ensemble.json        of an ensemble: its members and how they are joined; their checkpoints are in members/
 STATUS               running, stopped (can be resumed), done, or failed
 """
 
@@ -35,6 +36,8 @@ Status = Literal["running", "stopped", "done", "failed"]
 
 class RunFolder:
     """Typed access to the files of a run folder. Nothing is read before it is asked for."""
+
+    RECIPE = "ensemble.json"
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,13 +117,23 @@ class RunFolder:
         repeats, numbers = range(1, config.repeats + 1), range(1, (config.folds or 0) + 1)
         return [(repeat, number) for repeat in repeats for number in numbers]
 
+    @property
+    def is_ensemble(self) -> bool:
+        """True for what ``snellen ensemble`` wrote, a soup included."""
+        return (self.path / self.RECIPE).is_file()
+
     def models(self) -> list[Path]:
-        """The checkpoints that answer together for this run: its best one, or those of all of its folds.
+        """The checkpoints that answer together for this run: its best one, those of all of its folds, or the members
+        of an ensemble that have a say.
 
         Raises RunError when there is none, or when a fold has none yet.
         """
+        if self.is_ensemble and self.status != "done":
+            raise RunError(f"{self.path} is an ensemble that was never finished: remove it, and make it again")
         if self.best_checkpoint.is_file():
             return [self.best_checkpoint]
+        if self.is_ensemble:
+            return self._members()
         if not self.is_cross_validation:
             raise RunError(f"{self.path} has no model: it was an audit, or ended before there was one")
         folds = [RunFolder(self.fold(number, repeat)) for repeat, number in self.folds()]
@@ -131,6 +144,13 @@ class RunFolder:
                 f"go on with snellen train --resume {self.path}"
             )
         return [fold.best_checkpoint for fold in done]
+
+    def _members(self) -> list[Path]:
+        try:
+            files = [member["file"] for member in self.read_json(self.RECIPE)["members"] if member["weight"] > 0]
+            return [self.path / file for file in files]
+        except (KeyError, TypeError) as error:
+            raise RunError(f"{self.path / self.RECIPE} is damaged: {error!r}") from None
 
     # --- reading
 

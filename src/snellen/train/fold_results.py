@@ -19,12 +19,12 @@ from snellen.core.files import write_bytes
 from snellen.core.run import OUT_OF_FOLD, RunFolder
 from snellen.data.folds import told_folds
 from snellen.data.manifest import Manifest
-from snellen.ensemble import ensemble
+from snellen.ensemble import Ensemble, ensemble
 from snellen.evaluate import answer, groups_of, own_sides
 from snellen.metrics.interval import percentile_interval, wilson
 from snellen.metrics.paired import corrected_t_interval, paired_bootstrap
 from snellen.tasks.base import Task, create_task
-from snellen.tasks.loading import load_model
+from snellen.tasks.loading import LoadedModel, load_model
 from snellen.train.results import RESULTS_VERSION
 
 Numbers = Mapping[str, Estimate]
@@ -226,7 +226,8 @@ def _test(run: RunFolder, config: Config, cache: Path, console: Console) -> tupl
     ids = [record.id for record in records]
     answered = []
     names = [run.fold(number, repeat).relative_to(run.path).as_posix() for repeat, number in run.folds()]
-    for name, model in zip([*names, "ensemble"], [*members, together], strict=True):
+    models: list[LoadedModel | Ensemble] = [*members, together]
+    for name, model in zip([*names, "ensemble"], models, strict=True):
         assessment = answer(model, f"test ({name})", records, console)
         answered.append(Answers(ids, assessment.predicted, assessment.truth, groups))
     task, whole = together.task, answered[-1]
