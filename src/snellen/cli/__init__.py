@@ -9,7 +9,11 @@ from cyclopts import App, CycloptsError
 from cyclopts.exceptions import MissingArgumentError, UnusedCliTokensError
 
 from snellen.cli.doctoring import doctor_verb, lab_verb
+from snellen.cli.ensembling import ensemble_verb
+from snellen.cli.explaining import explain_verb
+from snellen.cli.exporting import export_verb, verify_verb
 from snellen.cli.options import INTERRUPTED, started_at
+from snellen.cli.serving import serve_verb
 from snellen.cli.training import audit_verb, train_verb, tune_verb
 from snellen.cli.using import compare_verb, evaluate_verb, predict_verb
 from snellen.core.console import printable
@@ -33,9 +37,14 @@ def build_app() -> App:
     app.command("snellen.cli.training:audit", name="audit", help=inspect.getdoc(audit_verb))
     app.command(evaluate_verb, name="evaluate")
     app.command(predict_verb, name="predict")
+    app.command(explain_verb, name="explain")
     app.command(doctor_verb, name="doctor")
     app.command(compare_verb, name="compare")
+    app.command(ensemble_verb, name="ensemble")
     app.command("snellen.cli.training:tune", name="tune", help=inspect.getdoc(tune_verb))
+    app.command(export_verb, name="export")
+    app.command(verify_verb, name="verify")
+    app.command(serve_verb, name="serve")
     app.command(lab_verb, name="lab")
     return app
 

@@ -1,0 +1,141 @@
+"""The formats that a model can be exported to: how each is built, saved and described."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from snellen.core.errors import ConfigError
+from snellen.core.files import replace_atomically, write_bytes
+from snellen.export.graph import Graph
+from snellen.export.manifest import Format, Manifest, Precision
+from snellen.export.reference import Reference
+from snellen.export.runtimes import Answers, open_onnx
+from snellen.export.stages import which_differs
+from snellen.nn.detection.suppression_graph import suppressed
+from snellen.tasks.loading import LoadedModel
+
+_KEY = "snellen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """build       a model -> whatever ``save`` takes, and a sentence for each answer by name
+    save        to a file, in a precision; the paths are of images for 8-bit arithmetic to learn its ranges from
+    describe    put the manifest into the file itself, where the format has a place for it
+    blame       which stage differs: a sentence
+    precisions  that it can be saved in
+    """
+
+    build: Callable[[LoadedModel], tuple[Any, dict[str, str]]]
+    save: Callable[[Any, Path, Precision, Sequence[Path]], None]
+    describe: Callable[[Path, Manifest], None]
+    blame: Callable[[Reference, Any, Sequence[NDArray[np.uint8]]], str]
+    precisions: tuple[Precision, ...] = ("fp32",)
+
+
+def _build_onnx(model: LoadedModel) -> tuple[Any, dict[str, str]]:
+    from snellen.export.onnx_graph import onnx_model, suppress
+
+    graph = Graph(model, suppress).eval()
+    return onnx_model(graph), _outputs(graph)
+
+
+def _save_onnx(proto: Any, file: Path, precision: Precision, calibration: Sequence[Path]) -> None:
+    if precision == "int8":
+        from snellen.export.quantization import quantised_onnx
+
+        proto = quantised_onnx(proto, calibration)
+    write_bytes(file, proto.SerializeToString())
+
+
+def _describe_onnx(file: Path, manifest: Manifest) -> None:
+    import onnx
+
+    proto = onnx.load(str(file))
+    onnx.helper.set_model_props(proto, {_KEY: manifest.to_text(), "task": manifest.plan.task})
+    proto.producer_name, proto.doc_string = "snellen", f"{manifest.plan.task}: {', '.join(manifest.plan.classes[:20])}"
+    write_bytes(file, proto.SerializeToString())
+
+
+def _blame(reference: Reference, built: Any, images: Sequence[NDArray[np.uint8]]) -> str:
+    from snellen.export.onnx_graph import suppress, traced
+
+    def build(module: nn.Module, name: str, example: Tensor) -> Callable[[NDArray[Any]], Answers]:
+        free = {0: torch.export.Dim("images")}
+        if name == "image":
+            free |= {1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
+        return open_onnx(traced(module, name, example, free).SerializeToString(), "fp32", 1, name)
+
+    return which_differs(reference, Graph(reference.model, suppress).eval(), images, build)
+
+
+def _build_torch(model: LoadedModel) -> tuple[Any, dict[str, str]]:
+    from snellen.export.onnx_graph import example
+
+    graph = Graph(model, suppressed).eval()
+    free = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
+    with torch.no_grad():
+        return torch.export.export(graph, (example(),), dynamic_shapes=(free,), strict=False), _outputs(graph)
+
+
+def _save_torch(program: Any, file: Path, precision: Precision, calibration: Sequence[Path]) -> None:
+    # A suffix that torch insists on, beside the name that is put in place.
+    def write(temporary: Path) -> None:
+        named = temporary.with_name(temporary.name + ".pt2")
+        torch.export.save(program, named)
+        named.replace(temporary)
+
+    replace_atomically(file, write)
+
+
+def _in_the_manifest_alone(file: Path, manifest: Manifest) -> None:
+    """The file has no place for it, or needs none."""
+
+
+def _outputs(graph: Graph) -> dict[str, str]:
+    from snellen.export.onnx_graph import example
+
+    with torch.no_grad():
+        said = graph(example())
+    return {name: f"{str(values.dtype).removeprefix('torch.')}: {_MEANING[name]}" for name, values in said.items()}
+
+
+_MEANING: Mapping[str, str] = {
+    "probabilities": "[images, classes], the probability of each class",
+    "label": "[images], the class that is decided for",
+    "present": "[images, classes], which labels are decided for",
+    "values": "[images, outputs], the numbers in the order of 'classes'",
+    "classes": "[images, height, width], the class of each pixel of the image",
+    "confidence": "[images, classes], mean probability of a class over the pixels that were given to it",
+    "boxes": "[objects, 4], left, top, right, bottom in pixels of the image",
+    "scores": "[objects], 0..1; those from the threshold of their class on are worth showing",
+    "labels": "[objects], the class of each",
+    "image_index": "[objects], which image of the call each is in",
+    "mask_logits": "[objects, h, w] over the network's input: above 0, and within its box, is the object",
+}
+
+FORMATS: Mapping[Format, Kind] = {
+    "onnx": Kind(
+        build=_build_onnx, save=_save_onnx, describe=_describe_onnx, blame=_blame, precisions=("fp32", "int8")
+    ),
+    "torch": Kind(build=_build_torch, save=_save_torch, describe=_in_the_manifest_alone, blame=_blame),
+}
+
+
+def check_precision(to: str, precision: str) -> None:
+    """Raises ConfigError for a format that is not known, or that has no such precision."""
+    from snellen.core.errors import did_you_mean
+
+    if to not in FORMATS:
+        raise ConfigError(f"to = '{to}' is no format that a model can be exported to{did_you_mean(to, FORMATS)}")
+    if precision not in FORMATS[to].precisions:  # type: ignore[index]
+        known = ", ".join(FORMATS[to].precisions)  # type: ignore[index]
+        raise ConfigError(f"precision = '{precision}' is not there for {to}: use {known}")

@@ -1,0 +1,96 @@
+"""The graph as ONNX: traced by torch's exporter, with the one step that it has no operations for written here."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snellen.export.graph import Graph
+from snellen.nn.detection.suppression_graph import suppressed
+
+OPSET = 18  # antialiased resize, GridSample in two dimensions, and NonMaxSuppression are in it
+_EXAMPLE = (2, 96, 80)  # images, height, width: sizes of 1 would be taken for constants
+
+
+@torch.library.custom_op("snellen::suppress", mutates_args=())
+def suppress(boxes: Tensor, scores: Tensor, iou: float, threshold: float, most: int) -> Tensor:
+    """``Suppress`` as one node, of which the runtime makes its own."""
+    return suppressed(boxes, scores, iou, threshold, most)
+
+
+@suppress.register_fake
+def _(boxes: Tensor, scores: Tensor, iou: float, threshold: float, most: int) -> Tensor:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty((count, 3), dtype=torch.int64)
+
+
+def onnx_model(graph: Graph) -> Any:
+    """A graph as an ``onnx.ModelProto`` with the input 'image' and the task's named answers.
+
+    The number, height and width of the images are free; all of one call have one size.
+    """
+    free = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
+    return traced(graph, "image", example(), free)
+
+
+def traced(module: nn.Module, name: str, given: Tensor, free: Mapping[int, Any]) -> Any:
+    """A module of one tensor that answers by name, as an ``onnx.ModelProto``."""
+    with torch.no_grad(), _quiet():
+        names = list(module(given))
+        program = torch.onnx.export(
+            module.eval(),
+            (given,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=names,
+            dynamic_shapes=(dict(free),),
+            custom_translation_table={torch.ops.snellen.suppress.default: _translated()},
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def example() -> Tensor:
+    """Images to trace a graph with, uint8 [n, H, W, 3]."""
+    count, height, width = _EXAMPLE
+    pixels = torch.arange(count * height * width * 3) % 251
+    return pixels.to(torch.uint8).reshape(count, height, width, 3)
+
+
+def _translated() -> Any:
+    from onnxscript import opset18
+
+    op: Any = opset18
+
+    def translation(boxes: Any, scores: Any, iou: float, threshold: float, most: int) -> Any:
+        return op.NonMaxSuppression(
+            boxes,
+            scores,
+            op.Constant(value_ints=[most]),
+            op.Constant(value_floats=[iou]),
+            op.Constant(value_floats=[threshold]),
+        )
+
+    return translation
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's advice is for those who write it."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,108 @@
+"""The runtimes that artifacts are run by: a file in, a function from pixels to named answers out.
+
+Each is imported when it is first needed; none but 'torch' imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snellen.core.device import available_cores
+from snellen.core.errors import ConfigError, RunError
+from snellen.export.manifest import Format, Precision
+
+Answers = dict[str, NDArray[Any]]
+Run = Callable[[NDArray[np.uint8]], Answers]
+"""uint8 [n, H, W, 3] -> the named answers of the graph."""
+
+
+def session(path: Path, format: Format, precision: Precision = "fp32", *, threads: int | None = None) -> Run:
+    """Load a model's file. Raises RunError when it cannot be, ConfigError when its runtime is not installed.
+
+    threads  of one call; all cores by default. The precision is a declared choice: OpenVINO would take bf16 by itself
+             where the CPU has it, and move logits by up to 0.3.
+    """
+    try:
+        return _OPENERS[format](path, precision, threads or available_cores())
+    except ImportError as error:
+        raise ConfigError(
+            f"{path.name} needs {error.name}, which is not installed: pip install 'snellen[{_EXTRA[format]}]'"
+        ) from None
+
+
+def open_onnx(source: Path | bytes, precision: Precision, threads: int, given: str = "image") -> Run:
+    """A file, or its bytes; ``given`` is the name of its input."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads  # its own guess ignores the limits of a container
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    what = source if isinstance(source, bytes) else str(source)
+    try:
+        loaded = onnxruntime.InferenceSession(what, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no base but Exception
+        raise RunError(f"ONNX Runtime cannot load the model: {_one_line(error)}") from None
+    names = [output.name for output in loaded.get_outputs()]
+
+    def run(image: NDArray[np.uint8]) -> Answers:
+        return dict(zip(names, loaded.run(names, {given: image}), strict=True))
+
+    return run
+
+
+def _open_openvino(path: Path, precision: Precision, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    except Exception as error:  # its errors share no base but Exception
+        raise RunError(f"OpenVINO cannot load {path.name}: {_one_line(error)}") from None
+    names = [output.get_any_name() for output in compiled.outputs]
+
+    def run(image: NDArray[np.uint8]) -> Answers:
+        said = compiled.create_infer_request().infer([image], share_inputs=True, share_outputs=False)
+        return {name: np.array(said[i]) for i, name in enumerate(names)}
+
+    return run
+
+
+def _open_torch(path: Path, precision: Precision, threads: int) -> Run:
+    import torch
+    import torchvision  # noqa: F401  (brings non-maximum suppression)
+
+    torch.set_num_threads(threads)
+    try:
+        module = torch.export.load(path).module()
+    except Exception as error:  # a damaged archive raises almost anything
+        raise RunError(f"torch cannot load {path.name}: {_one_line(error)}") from None
+
+    def run(image: NDArray[np.uint8]) -> Answers:
+        with torch.inference_mode():
+            said = module(torch.from_numpy(np.ascontiguousarray(image)))
+        return {name: values.cpu().numpy() for name, values in said.items()}
+
+    return run
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+_OPENERS: Mapping[Format, Callable[[Path, Precision, int], Run]] = {
+    "onnx": open_onnx,
+    "openvino": _open_openvino,
+    "torch": _open_torch,
+}
+_EXTRA: Mapping[Format, str] = {"onnx": "export", "openvino": "openvino", "torch": "export"}

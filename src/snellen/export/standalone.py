@@ -1,0 +1,40 @@
+"""An exported model with onnxruntime, numpy and Pillow alone: python predict.py model.onnx photo.jpg ..."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+
+def pixels_of(path: str) -> np.ndarray:
+    image = ImageOps.exif_transpose(Image.open(path))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
+
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+use = json.loads(session.get_modelmeta().custom_metadata_map["snellen"])["use"]
+names, classes = [output.name for output in session.get_outputs()], use["classes"]
+for path in sys.argv[2:]:
+    answer: object
+    said = dict(zip(names, session.run(names, {"image": pixels_of(path)[None]})))
+    if use["task"] in ("detection", "instances"):
+        shown = said["scores"] >= np.array(use["thresholds"], np.float32)[said["labels"]]
+        found = zip(said["labels"][shown], said["scores"][shown].tolist(), said["boxes"][shown].tolist())
+        answer = [{"label": classes[k], "confidence": score, "box": box} for k, score, box in found]
+    elif use["task"] == "segmentation":
+        shares = np.bincount(said["classes"].ravel(), minlength=len(classes)) / said["classes"].size
+        answer = dict(zip(classes, shares.tolist()))
+    elif use["task"] == "regression":
+        answer = dict(zip(classes, said["values"][0].tolist()))
+    elif use["task"] == "multilabel":
+        answer = [name for name, present in zip(classes, said["present"][0]) if present]
+    else:
+        answer = {"label": classes[said["label"][0]], "confidence": float(said["probabilities"][0, said["label"][0]])}
+    print(json.dumps({"path": path, "answer": answer}))

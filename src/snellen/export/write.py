@@ -1,0 +1,135 @@
+"""From a run to an artifact: traced, verified on real images, proven by goldens, and only then put in place."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from snellen.core.console import Console
+from snellen.core.errors import ExportError
+from snellen.core.files import TEMPORARY_PREFIX, sha256_of_file, storage_errors, write_text
+from snellen.core.record import Record
+from snellen.data.image import decode
+from snellen.export import card, goldens, verification
+from snellen.export.artifact import MANIFEST, ArtifactAnswering
+from snellen.export.formats import FORMATS
+from snellen.export.manifest import Manifest
+from snellen.export.reference import Reference
+from snellen.export.runtimes import session
+from snellen.export.verify import SUMS
+from snellen.tasks.loading import LoadedModel
+
+_GOLDEN_CANDIDATES = 24
+_PACKAGES = ("snellen", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "numpy", "pillow")
+
+
+def export_model(
+    model: LoadedModel,
+    about: Manifest,
+    records: Mapping[str, Sequence[Record]],
+    out: Path,
+    *,
+    calibration: Sequence[Record] = (),
+    console: Console,
+) -> Manifest:
+    """Write the folder ``out``, or nothing.
+
+    about        what the artifact will say of itself, without what is found out here
+    records      by split: labelled images of one split that the model has not learnt from
+    calibration  training images, by which 8-bit arithmetic learns what range its numbers have
+
+    Raises ExportError when what was exported is not the model, ConfigError for what the format cannot hold.
+    """
+    model = replace(model, plan=replace(model.plan, precision="fp32"))
+    reference = Reference(model)
+    ((split, judged),) = records.items()
+    with _beside(out) as folder:
+        kind = FORMATS[about.format]
+        console.say(f"Tracing the model for {about.format}")
+        graph, outputs = kind.build(model)
+        file = folder / about.file
+        if about.precision == "int8":
+            console.say(f"Quantising by {len(calibration)} training images")
+        kind.save(graph, file, about.precision, [record.path for record in calibration])
+        artifact = ArtifactAnswering(about, session(file, about.format, about.precision))
+        verified = verification.compare(reference, artifact, judged, split, console)
+        try:
+            verification.check(verified, about.precision)
+        except ExportError as error:
+            if about.precision != "fp32":
+                raise
+            images = [decode(record.path) for record in judged[:3]]
+            raise ExportError(f"{error}; {kind.blame(reference, graph, images)}") from None
+        console.say(f"Verified {verified.sentence()}")
+        proof, unnoticed = _goldens(reference, artifact, judged)
+        told = {**verified.to_json(), "unnoticed_faults": unnoticed, "goldens": len(proof)}
+        manifest = replace(about, checked=told, outputs=outputs, versions=_versions())
+        kind.describe(file, manifest)
+        _accompany(folder, manifest, proof)
+        with storage_errors(out):
+            folder.chmod(0o755)
+            folder.rename(out)
+    return manifest
+
+
+def _goldens(
+    reference: Reference, artifact: ArtifactAnswering, records: Sequence[Record]
+) -> tuple[list[goldens.Golden], list[str]]:
+    """Raises ExportError when the artifact does not pass them."""
+    precision = artifact.manifest.precision
+    tolerance = goldens.FP32 if precision == "fp32" else goldens.LOOSE
+    spread = np.linspace(0, len(records) - 1, min(len(records), _GOLDEN_CANDIDATES)).astype(int)
+    images = [decode(records[i].path, min_side=512) for i in spread]
+    candidates = goldens.candidates_of(images, reference.model.plan.preprocessing.input_size)
+    proof, unnoticed = goldens.choose(reference, candidates, tolerance)
+    if precision != "fp32":  # what it must say again elsewhere is what it says here
+        return [replace(each, expected=artifact.run(each.pixels[None])) for each in proof], unnoticed
+    wrong = goldens.check(artifact.run, proof, tolerance)
+    if wrong:
+        raise ExportError(f"the exported model fails on its own golden images, so nothing was written: {wrong[0]}")
+    return proof, unnoticed
+
+
+def _accompany(folder: Path, manifest: Manifest, proof: Sequence[goldens.Golden]) -> None:
+    """All that lies beside the model: the sums of all files come last."""
+    goldens.write(folder, proof)
+    write_text(folder / MANIFEST, manifest.to_text() + "\n")
+    write_text(folder / "README.md", card.written(manifest))
+    if manifest.format == "onnx":
+        write_text(folder / "predict.py", Path(standalone_source()).read_text(encoding="utf-8"))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sums = [f"{sha256_of_file(path)}  {path.relative_to(folder).as_posix()}" for path in files]
+    write_text(folder / SUMS, "\n".join(sums) + "\n")
+
+
+def standalone_source() -> Path:
+    return Path(__file__).with_name("standalone.py")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """A folder in the same place, which is gone afterwards whatever happens, unless it was given its name."""
+    with storage_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=out.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
