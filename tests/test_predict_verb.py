@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,8 @@ import pytest
 import snellen
 from command_line import called, tree
 from predict_cases import Eyes, save_photos
-from snellen.api import using
+from snellen.api import predicting
+from snellen.api.opening import Opened
 from snellen.core.errors import ConfigError
 
 
@@ -20,8 +20,8 @@ from snellen.core.errors import ConfigError
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images below the working folder, and a run that answers for them without having learnt."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(using, "_ready", lambda *given: SimpleNamespace(path=Path("runs/mine"), models=list))
-    monkeypatch.setattr("snellen.ensemble.load_run", lambda folder, device: Eyes("detection"))
+    opened = Opened(Path("runs/mine"), Eyes("detection"), (), None)
+    monkeypatch.setattr(predicting, "open_model", lambda path, **asked: opened)
     return save_photos(Path("photos"))
 
 

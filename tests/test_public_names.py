@@ -9,6 +9,7 @@ from snellen.cli import build_app
 from snellen.core.config import Config
 
 NAMES = [
+    "Artifact",
     "Audit",
     "Comparison",
     "Config",
@@ -17,6 +18,7 @@ NAMES = [
     "Evaluation",
     "Explanation",
     "Finding",
+    "Gain",
     "Pairing",
     "PredictedFiles",
     "Prediction",
@@ -27,11 +29,16 @@ NAMES = [
     "audit",
     "compare",
     "doctor",
+    "ensemble",
     "evaluate",
     "explain",
+    "export",
+    "measure_views",
     "predict",
+    "serve",
     "train",
     "tune",
+    "verify",
 ]
 SETTINGS = {
     *("images", "task", "split", "groups", "overlay", "cache", "seed", "split_seed"),
@@ -49,12 +56,17 @@ OPTIONS = {
     "tune": {"data", "trials", "search", "out", "resume", "json"} | SETTINGS - {"folds", "fold", "repeats", "test"},
     "audit": {"data", "out", "quick", "json", "device", "images", "task", "split", "groups", "overlay", "cache", "seed"}
     | {"void", "outlines", "box_origin"},
-    "evaluate": {"run", "data", "images", "out", "device", "seed", "json"},
-    "predict": {"run", "images", "formats", "every", "tile", "tile_overlap", "tile_merge", "out", "resume"}
+    "evaluate": {"run", "data", "images", "tta", "out", "device", "seed", "json"},
+    "predict": {"run", "images", "formats", "every", "tile", "tile_overlap", "tile_merge", "tta", "out", "resume"}
     | {"device", "seed", "json"},
     "explain": {"run", "images", "how", "of", "patch", "stride", "fill", "out", "device", "seed", "json"},
     "compare": {"runs", "versus", "out", "device", "seed", "json"},
     "doctor": {"run", "script", "confirm", "treat", "time_limit", "seeds", "out", "device", "seed", "json"},
+    "ensemble": {"runs", "way", "test", "out", "device", "seed", "json"},
+    "export": {"run", "to", "precision", "data", "images", "out", "device", "seed", "json"},
+    "serve": {"models", "host", "port", "token", "insecure", "max_batch", "max_delay", "queue", "per_client", "device"}
+    | {"max_body", "max_pixels", "quiet"},
+    "verify": {"artifact", "device", "seed", "json"},
     "lab": {"name", "data", "out", "seed", "json"},
 }
 
@@ -77,6 +89,6 @@ def test_every_verb_has_the_agreed_options() -> None:
 
 
 def test_every_verb_takes_the_options_that_scripts_rely_on() -> None:
-    on_a_device = {name: options for name, options in OPTIONS.items() if name != "lab"}
-    assert all({"out", "json", "seed", "device"} <= options for options in on_a_device.values())
-    assert {"out", "json", "seed"} <= OPTIONS["lab"]
+    writing = {name: options for name, options in OPTIONS.items() if name not in ("lab", "verify", "serve")}
+    assert all({"out", "json", "seed", "device"} <= options for options in writing.values())
+    assert {"out", "json", "seed"} <= OPTIONS["lab"] and {"json", "seed", "device"} <= OPTIONS["verify"]

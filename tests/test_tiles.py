@@ -329,10 +329,11 @@ def test_the_verb_and_the_command_line_hand_tiles_on(
     squares: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from snellen import cli
-    from snellen.api import using
+    from snellen.api import predicting
+    from snellen.api.opening import Opened
 
-    monkeypatch.setattr(using, "_ready", lambda *given: None)
-    monkeypatch.setattr("snellen.ensemble.load_run", lambda folder, device: detector())
+    opened = Opened(Path("run"), NetworkAnswering(detector()), (), None)
+    monkeypatch.setattr(predicting, "open_model", lambda path, **asked: opened)
     (answer,) = snellen.predict("run", squares, tile=(TILE, TILE), tile_overlap=0.3, tile_merge="smaller")
     assert len(boxes_of(answer)) == len(SMALL) + 2
     assert cli.run(["predict", "run", str(squares), "--tile", f"{TILE}x{TILE}", "--tile-overlap", "0.3"]) == 0

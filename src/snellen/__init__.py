@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from snellen.api.auditing import audit
     from snellen.api.comparing import compare
     from snellen.api.doctoring import doctor
+    from snellen.api.ensembling import ensemble
     from snellen.api.explaining import explain
+    from snellen.api.exporting import Artifact, export, verify
+    from snellen.api.predicting import predict
     from snellen.api.results import Audit, Diagnosis, Evaluation
+    from snellen.api.serving import serve
     from snellen.api.starting import train
     from snellen.api.tuning import Tuning, tune
-    from snellen.api.using import Run, evaluate, predict
+    from snellen.api.using import Run, evaluate
+    from snellen.api.viewing import Gain, measure_views
     from snellen.compare.pairing import Comparison, Pairing
     from snellen.core.config import Config
     from snellen.core.errors import SnellenError
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from snellen.predict.writing import PredictedFiles
 
 _WHERE = {
+    "Artifact": "snellen.api.exporting",
     "Audit": "snellen.api.results",
     "Comparison": "snellen.compare.pairing",
     "Config": "snellen.core.config",
@@ -40,6 +46,7 @@ _WHERE = {
     "Evaluation": "snellen.api.results",
     "Explanation": "snellen.explain.explanation",
     "Finding": "snellen.core.finding",
+    "Gain": "snellen.api.viewing",
     "Pairing": "snellen.compare.pairing",
     "PredictedFiles": "snellen.predict.writing",
     "Prediction": "snellen.predict.prediction",
@@ -50,14 +57,20 @@ _WHERE = {
     "audit": "snellen.api.auditing",
     "compare": "snellen.api.comparing",
     "doctor": "snellen.api.doctoring",
+    "ensemble": "snellen.api.ensembling",
     "evaluate": "snellen.api.using",
     "explain": "snellen.api.explaining",
-    "predict": "snellen.api.using",
+    "export": "snellen.api.exporting",
+    "measure_views": "snellen.api.viewing",
+    "predict": "snellen.api.predicting",
+    "serve": "snellen.api.serving",
     "train": "snellen.api.starting",
     "tune": "snellen.api.tuning",
+    "verify": "snellen.api.exporting",
 }
 
 __all__ = [
+    "Artifact",
     "Audit",
     "Comparison",
     "Config",
@@ -66,6 +79,7 @@ __all__ = [
     "Evaluation",
     "Explanation",
     "Finding",
+    "Gain",
     "Pairing",
     "PredictedFiles",
     "Prediction",
@@ -76,11 +90,16 @@ __all__ = [
     "audit",
     "compare",
     "doctor",
+    "ensemble",
     "evaluate",
     "explain",
+    "export",
+    "measure_views",
     "predict",
+    "serve",
     "train",
     "tune",
+    "verify",
 ]
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen.api.opening import Opened, open_model
 from snellen.api.places import cache_of, check_place
 from snellen.api.using import Run
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, did_you_mean
 from snellen.core.files import write_bytes, write_json
-from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
 
 if TYPE_CHECKING:
     from snellen.explain.explainer import Explainer
     from snellen.explain.explanation import Explanation
-    from snellen.predict.answering import Answering
     from snellen.predict.images import SourceImage
     from snellen.predict.sources import Images
     from snellen.tasks.loading import LoadedModel
@@ -68,14 +66,13 @@ def explain(  # noqa: PLR0913  (each of them is a setting)
     if out is not None:
         check_place(out)
     found = _images(images, needed=how != "filters")
-    prepare_process()
     console = console or Console()
-    opened = _Opened.of(run, device)
+    opened = open_model(Path(run.path if isinstance(run, Run) else run), device=device)
     shelf = None if out is None else _Shelf(Path(out), console)
     if how == "filters":
         return _filters(opened, found, shelf, console)
     assert found is not None
-    return _maps(opened.explainer(how, of, asked), found, shelf, console)
+    return _maps(_explainer(opened, how, of, asked), found, shelf, console)
 
 
 def _maps(explainer: Explainer, images: Images, shelf: _Shelf | None, console: Console) -> list[Explanation]:
@@ -94,11 +91,11 @@ def _maps(explainer: Explainer, images: Images, shelf: _Shelf | None, console: C
     return made
 
 
-def _filters(opened: _Opened, images: Images | None, shelf: _Shelf | None, console: Console) -> list[Explanation]:
+def _filters(opened: Opened, images: Images | None, shelf: _Shelf | None, console: Console) -> list[Explanation]:
     from snellen.explain.filters import filters_of, patches_of
 
-    [model, *_] = opened.members("filters")
-    shown = opened.own_images(console) if images is None else images
+    [model, *_] = _networks(opened, "filters")
+    shown = _own_images(opened, console) if images is None else images
     first = filters_of(model)
     made = [*([] if first is None else [first]), *patches_of(model, shown)]
     if shelf is not None:
@@ -107,63 +104,40 @@ def _filters(opened: _Opened, images: Images | None, shelf: _Shelf | None, conso
     return made
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """What answers, and where the networks behind it come from."""
+def _networks(opened: Opened, how: str) -> Sequence[LoadedModel]:
+    """Raises ConfigError where there are answers alone."""
+    if not opened.networks:
+        raise ConfigError(
+            f"how = '{how}' looks into a network, and an exported model gives answers alone: use "
+            "how = 'occlusion', or the run that it was exported from"
+        )
+    return opened.networks
 
-    answering: Answering
-    networks: Sequence[LoadedModel]
-    folder: RunFolder | None
 
-    @classmethod
-    def of(cls, run: str | Path | Run, device: str) -> _Opened:
-        path = run.path if isinstance(run, Run) else Path(run)
-        if path.exists() and not (path / "STATUS").is_file():
-            from snellen.export.artifact import open_artifact
+def _explainer(opened: Opened, how: str, of: str | None, settings: dict[str, Any]) -> Explainer:
+    from snellen.explain.explainer import Explainer
+    from snellen.explain.occlusion import Patch
 
-            return cls(open_artifact(path), (), None)
-        from snellen.ensemble import load_run
-        from snellen.predict.answering import NetworkAnswering
-        from snellen.tasks.loading import LoadedModel
+    if how == "occlusion":
+        return Explainer.by_occlusion(opened.answering, of, Patch(**settings))
+    if how == "features":
+        return Explainer.by_features(_networks(opened, how)[0])
+    return Explainer.by_grad_cam(_networks(opened, how), opened.answering, of)
 
-        folder = RunFolder.open(path)
-        model = load_run(folder, device=device)
-        if isinstance(model, LoadedModel):
-            return cls(NetworkAnswering(model), (model,), folder)
-        return cls(model, model.members, folder)
 
-    def members(self, how: str) -> Sequence[LoadedModel]:
-        """Raises ConfigError where there are answers alone."""
-        if not self.networks:
-            raise ConfigError(
-                f"how = '{how}' looks into a network, and an exported model gives answers alone: use "
-                "how = 'occlusion', or the run that it was exported from"
-            )
-        return self.networks
+def _own_images(opened: Opened, console: Console) -> list[SourceImage]:
+    """Validation images of the run, spread over all of them."""
+    from snellen.evaluate import own_sides
+    from snellen.predict.images import ImageFile
 
-    def explainer(self, how: str, of: str | None, settings: dict[str, Any]) -> Explainer:
-        from snellen.explain.explainer import Explainer
-        from snellen.explain.occlusion import Patch
-
-        if how == "occlusion":
-            return Explainer.by_occlusion(self.answering, of, Patch(**settings))
-        if how == "features":
-            return Explainer.by_features(self.members(how)[0])
-        return Explainer.by_grad_cam(self.members(how), self.answering, of)
-
-    def own_images(self, console: Console) -> list[SourceImage]:
-        """Validation images of the run, spread over all of them."""
-        from snellen.evaluate import own_sides
-        from snellen.predict.images import ImageFile
-
-        assert self.folder is not None
-        runs = [RunFolder(path.parents[1]) for path in self.folder.models()]  # of a cross-validation, the first fold
-        sides = own_sides(runs[0], cache_of(runs[0].config), console, ("val",))
-        records = next(iter(sides.values()), [])
-        if not records:
-            raise DataError(f"{self.folder.path} has no validation images: name images to take patches from")
-        step = max(1, -(-len(records) // _PATCHES_FROM))
-        return [ImageFile(record.path, record.id) for record in records[::step]]
+    assert opened.folder is not None
+    runs = [RunFolder(path.parents[1]) for path in opened.folder.models()]  # of a cross-validation, the first fold
+    sides = own_sides(runs[0], cache_of(runs[0].config), console, ("val",))
+    records = next(iter(sides.values()), [])
+    if not records:
+        raise DataError(f"{opened.path} has no validation images: name images to take patches from")
+    step = max(1, -(-len(records) // _PATCHES_FROM))
+    return [ImageFile(record.path, record.id) for record in records[::step]]
 
 
 class _Shelf:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from snellen.cli.options import Device, Json, OutFile, RunPath, Seed, console_for, print_json
-from snellen.core.errors import DataError
+from snellen.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from snellen.core.console import Console
@@ -27,6 +27,10 @@ Formats = Annotated[
         help="Files to write, with commas between: pictures (-jpg, -png), csv, jsonl, coco, yolo, masks.",
     ),
 ]
+TestTime = Annotated[
+    str | None,
+    Parameter(help="Look at further views of each image too: auto, flip, scale, vflip, turns, d4, crops."),
+]
 
 _MOST_TOLD = 10  # images that could not be read, which are named one by one
 
@@ -37,21 +41,40 @@ def evaluate_verb(
     /,
     *,
     images: Annotated[str | None, Parameter(help="Where the images are that a table names.")] = None,
+    tta: TestTime = None,
     out: OutFile = None,
     device: Device = "auto",
     seed: Seed = 0,
     json: Json = False,
 ) -> int:
-    """Numbers with intervals for a run, on its own validation and test images or on other labelled data."""
+    """Numbers with intervals for a run, on its own validation and test images or on other labelled data.
+
+    With --tta: what further views of each validation image gain, and what they cost.
+    """
     from snellen.api.using import evaluate
 
     console = console_for(json)
+    if tta is not None:
+        return _tell_gain(run, tta, data, {"out": out, "device": device, "seed": seed}, json)
     evaluation = evaluate(run, data, images=images, out=out, device=device, seed=seed, console=console)
     for split, numbers in evaluation.numbers.items():
         console.say(f"{split}:")
         for name, estimate in numbers.items():
             console.say(f"  {name:28} {estimate}")
     print_json(json, evaluation.to_json())
+    return 0
+
+
+def _tell_gain(run: Path, tta: str, data: str | None, settings: dict[str, Any], json: bool) -> int:
+    from snellen.api.viewing import measure_views
+
+    if data is not None:
+        raise ConfigError("tta is measured on a run's own validation images: leave out the other data")
+    console = console_for(json)
+    gain = measure_views(run, tta=tta, console=console, **settings)
+    for line in gain.lines():
+        console.say(line)
+    print_json(json, gain.to_json())
     return 0
 
 
@@ -74,6 +97,7 @@ def predict_verb(  # noqa: PLR0913  (each of them is an option)
         str | None,
         Parameter(help="Objects in tiles are one by overlap over their union, or over the smaller: iou, smaller."),
     ] = None,
+    tta: TestTime = None,
     out: Annotated[
         Path | None,
         Parameter(help="The folder to write; it must not exist. Default with --as: a fresh one in runs/."),
@@ -87,12 +111,12 @@ def predict_verb(  # noqa: PLR0913  (each of them is an option)
     json: Json = False,
 ) -> int:
     """What a run's model says of new images: of files, folders, lists or videos; on the console, or as files."""
-    from snellen.api.using import predict
+    from snellen.api.predicting import predict
 
     del seed  # prediction draws nothing; every verb takes the option so that scripts need not know
     console = console_for(json)
     asked: dict[str, Any] = {"every": every, "tile": tile, "tile_overlap": tile_overlap, "tile_merge": tile_merge}
-    asked |= {"out": out, "device": device, "console": console}
+    asked |= {"tta": tta, "out": out, "device": device, "console": console}
     if formats or resume:
         written = predict(run, images, formats=formats, resume=resume, **asked)
         _tell_files(written, console)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from snellen.core.files import replace_atomically, write_bytes
 from snellen.export.graph import Graph
 from snellen.export.manifest import Format, Manifest, Precision
 from snellen.export.reference import Reference
-from snellen.export.runtimes import Answers, open_onnx
+from snellen.export.runtimes import Answers, Run, check_bf16, open_onnx, open_openvino
 from snellen.export.stages import which_differs
 from snellen.nn.detection.suppression_graph import suppressed
 from snellen.tasks.loading import LoadedModel
@@ -28,14 +29,15 @@ _KEY = "snellen"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """build       a model -> whatever ``save`` takes, and a sentence for each answer by name
-    save        to a file, in a precision; the paths are of images for 8-bit arithmetic to learn its ranges from
+    save        to a file, in a precision, and otherwise each time that another is asked for; gives the names of the
+                layers that are not in it; the paths are of images for 8-bit arithmetic to learn its ranges from
     describe    put the manifest into the file itself, where the format has a place for it
     blame       which stage differs: a sentence
     precisions  that it can be saved in
     """
 
     build: Callable[[LoadedModel], tuple[Any, dict[str, str]]]
-    save: Callable[[Any, Path, Precision, Sequence[Path]], None]
+    save: Callable[[Any, Path, Precision, Sequence[Path]], Iterator[tuple[str, ...]]]
     describe: Callable[[Path, Manifest], None]
     blame: Callable[[Reference, Any, Sequence[NDArray[np.uint8]]], str]
     precisions: tuple[Precision, ...] = ("fp32",)
@@ -48,12 +50,19 @@ def _build_onnx(model: LoadedModel) -> tuple[Any, dict[str, str]]:
     return onnx_model(graph), _outputs(graph)
 
 
-def _save_onnx(proto: Any, file: Path, precision: Precision, calibration: Sequence[Path]) -> None:
-    if precision == "int8":
-        from snellen.export.quantization import quantised_onnx
+def _save_onnx(proto: Any, file: Path, precision: Precision, calibration: Sequence[Path]) -> Iterator[tuple[str, ...]]:
+    for variant, left_out in _variants(proto, precision, calibration):
+        write_bytes(file, variant.SerializeToString())
+        yield left_out
 
-        proto = quantised_onnx(proto, calibration)
-    write_bytes(file, proto.SerializeToString())
+
+def _variants(proto: Any, precision: Precision, calibration: Sequence[Path]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Graphs in a precision, the first of which that is good enough is taken."""
+    if precision != "int8":
+        return iter([(proto, ())])
+    from snellen.export.quantization import attempts
+
+    return attempts(proto, calibration)
 
 
 def _describe_onnx(file: Path, manifest: Manifest) -> None:
@@ -65,14 +74,32 @@ def _describe_onnx(file: Path, manifest: Manifest) -> None:
     write_bytes(file, proto.SerializeToString())
 
 
-def _blame(reference: Reference, built: Any, images: Sequence[NDArray[np.uint8]]) -> str:
+def _save_openvino(
+    proto: Any, file: Path, precision: Precision, calibration: Sequence[Path]
+) -> Iterator[tuple[str, ...]]:
+    from snellen.export.openvino_graph import save
+
+    for variant, left_out in _variants(proto, precision, calibration):
+        save(variant, file)
+        yield left_out
+
+
+def _describe_openvino(file: Path, manifest: Manifest) -> None:
+    from snellen.export.openvino_graph import describe
+
+    describe(file, manifest)
+
+
+def _blame(
+    reference: Reference, built: Any, images: Sequence[NDArray[np.uint8]], *, opened: Callable[..., Run] = open_onnx
+) -> str:
     from snellen.export.onnx_graph import suppress, traced
 
     def build(module: nn.Module, name: str, example: Tensor) -> Callable[[NDArray[Any]], Answers]:
         free = {0: torch.export.Dim("images")}
         if name == "image":
             free |= {1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
-        return open_onnx(traced(module, name, example, free).SerializeToString(), "fp32", 1, name)
+        return opened(traced(module, name, example, free).SerializeToString(), "fp32", 1, name)
 
     return which_differs(reference, Graph(reference.model, suppress).eval(), images, build)
 
@@ -86,7 +113,9 @@ def _build_torch(model: LoadedModel) -> tuple[Any, dict[str, str]]:
         return torch.export.export(graph, (example(),), dynamic_shapes=(free,), strict=False), _outputs(graph)
 
 
-def _save_torch(program: Any, file: Path, precision: Precision, calibration: Sequence[Path]) -> None:
+def _save_torch(
+    program: Any, file: Path, precision: Precision, calibration: Sequence[Path]
+) -> Iterator[tuple[str, ...]]:
     # A suffix that torch insists on, beside the name that is put in place.
     def write(temporary: Path) -> None:
         named = temporary.with_name(temporary.name + ".pt2")
@@ -94,6 +123,7 @@ def _save_torch(program: Any, file: Path, precision: Precision, calibration: Seq
         named.replace(temporary)
 
     replace_atomically(file, write)
+    yield ()
 
 
 def _in_the_manifest_alone(file: Path, manifest: Manifest) -> None:
@@ -126,12 +156,19 @@ FORMATS: Mapping[Format, Kind] = {
     "onnx": Kind(
         build=_build_onnx, save=_save_onnx, describe=_describe_onnx, blame=_blame, precisions=("fp32", "int8")
     ),
+    "openvino": Kind(
+        build=_build_onnx,
+        save=_save_openvino,
+        describe=_describe_openvino,
+        blame=partial(_blame, opened=open_openvino),
+        precisions=("fp32", "bf16", "int8"),
+    ),
     "torch": Kind(build=_build_torch, save=_save_torch, describe=_in_the_manifest_alone, blame=_blame),
 }
 
 
 def check_precision(to: str, precision: str) -> None:
-    """Raises ConfigError for a format that is not known, or that has no such precision."""
+    """Raises ConfigError for a format that is not known, or that has no such precision, here or at all."""
     from snellen.core.errors import did_you_mean
 
     if to not in FORMATS:
@@ -139,3 +176,5 @@ def check_precision(to: str, precision: str) -> None:
     if precision not in FORMATS[to].precisions:  # type: ignore[index]
         known = ", ".join(FORMATS[to].precisions)  # type: ignore[index]
         raise ConfigError(f"precision = '{precision}' is not there for {to}: use {known}")
+    if precision == "bf16":
+        check_bf16()

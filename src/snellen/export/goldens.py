@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FOLDER = "golden"
 _FEWEST, _MOST = 6, 16
 _TRIED = 8  # candidates a fault is tried on at a time
+_SURE = 0.05  # the score from which an object must be found again
 _AREA = 1.5  # of the input: larger than it in one direction at least, so that a missing antialiasing shows
 
 Pixels = NDArray[np.uint8]
@@ -126,6 +127,8 @@ def _few(noticed: Mapping[str, set[int]], count: int) -> list[int]:
 
 def differences(said: Answers, expected: Answers, tolerance: Tolerance) -> list[str]:
     """What is not as expected, a line each; empty: all is well."""
+    if "boxes" in expected:
+        return _objects(said, expected, tolerance)
     found = []
     for name, right in expected.items():
         if name not in said:
@@ -141,13 +144,39 @@ def differences(said: Answers, expected: Answers, tolerance: Tolerance) -> list[
     return found
 
 
+def _objects(said: Answers, expected: Answers, tolerance: Tolerance) -> list[str]:
+    """Objects have no order where scores are nearly equal, and may be there or not where they are nearly 0: each one
+    that is sure enough must have its counterpart, on either side."""
+    missing = sorted(set(expected) - set(said))
+    if missing:
+        return [f"'{missing[0]}' is missing"]
+    if not all(np.isfinite(values).all() for values in said.values()):
+        return ["an answer is not finite"]
+    found = []
+    for ours, theirs, what in ((expected, said, "missing"), (said, expected, "not expected")):
+        for i in np.flatnonzero(ours["scores"] >= _SURE):
+            if not _has_counterpart(ours, int(i), theirs, tolerance):
+                box = ", ".join(f"{side:.1f}" for side in ours["boxes"][i])
+                found.append(f"an object is {what}: class {ours['labels'][i]}, {ours['scores'][i]:.3f}, at {box}")
+    return found
+
+
+def _has_counterpart(ours: Answers, i: int, theirs: Answers, tolerance: Tolerance) -> bool:
+    alike = (theirs["labels"] == ours["labels"][i]) & (theirs["image_index"] == ours["image_index"][i])
+    for name in {"scores", "boxes", "mask_logits"} & set(ours):
+        right = ours[name][i].astype(np.float64)
+        apart = np.abs(theirs[name].astype(np.float64) - right).reshape(len(alike), -1).max(1, initial=0.0)
+        alike &= apart <= tolerance.least + tolerance.share * np.abs(right).max(initial=0.0)
+    return bool(alike.any())
+
+
 def _numbers(name: str, told: NDArray[np.float64], right: NDArray[np.float64], tolerance: Tolerance) -> list[str]:
     if not right.size:
         return []
     if not np.isfinite(told).all():
         return [f"'{name}' is not finite"]
     scale = np.abs(right)
-    if name in ("boxes", "mask_logits", "values"):  # lengths and log-odds pass through 0: their size is that of all
+    if name == "values":  # may pass through 0: their size is that of all
         scale = np.maximum(scale, scale.max())
     apart = np.abs(told - right) - (tolerance.least + tolerance.share * scale)
     if apart.max() <= 0:

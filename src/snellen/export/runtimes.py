@@ -5,6 +5,7 @@ Each is imported when it is first needed; none but 'torch' imports torch.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,11 @@ def session(path: Path, format: Format, precision: Precision = "fp32", *, thread
     try:
         return _OPENERS[format](path, precision, threads or available_cores())
     except ImportError as error:
-        raise ConfigError(
-            f"{path.name} needs {error.name}, which is not installed: pip install 'snellen[{_EXTRA[format]}]'"
-        ) from None
+        raise _not_installed(format, path.name, error) from None
+
+
+def _not_installed(format: Format, what: str, error: ImportError) -> ConfigError:
+    return ConfigError(f"{what} needs {error.name}, which is not installed: pip install 'snellen[{_EXTRA[format]}]'")
 
 
 def open_onnx(source: Path | bytes, precision: Precision, threads: int, given: str = "image") -> Run:
@@ -56,23 +59,48 @@ def open_onnx(source: Path | bytes, precision: Precision, threads: int, given: s
     return run
 
 
-def _open_openvino(path: Path, precision: Precision, threads: int) -> Run:
+def import_openvino() -> Any:
+    """The module, kept from telling its maker that it was imported: by default it writes ``~/intel`` and sends an event
+    to Google Analytics, unasked. Where its sender cannot be imported it has a stand-in that does nothing."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it raises
     import openvino
 
-    core = openvino.Core()
+    return openvino
+
+
+def check_bf16() -> None:
+    """Raises ConfigError where OpenVINO is not installed or the CPU has no arithmetic in bf16."""
+    try:
+        core = import_openvino().Core()
+    except ImportError as error:
+        raise _not_installed("openvino", "bf16", error) from None
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ConfigError("precision = 'bf16' is not there on this CPU: use fp32 or int8")
+
+
+def open_openvino(source: Path | bytes, precision: Precision, threads: int, given: str = "image") -> Run:
+    """A file, or an ONNX graph as bytes; ``given`` is the name of its input.
+
+    Raises ConfigError for bf16 on a CPU without: OpenVINO would silently compute in single precision there.
+    """
+    if precision == "bf16":
+        check_bf16()
+    core = import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})  # a model in use must not change when its file does
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        compiled = core.compile_model(core.read_model(path), "CPU", settings)
+        model = core.read_model(source)
+        compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # its errors share no base but Exception
-        raise RunError(f"OpenVINO cannot load {path.name}: {_one_line(error)}") from None
-    names = [output.get_any_name() for output in compiled.outputs]
+        raise RunError(f"OpenVINO cannot load the model: {_one_line(error)}") from None
+    names = [output.get_any_name() for output in model.outputs]  # once compiled, one may go by a second name
 
     def run(image: NDArray[np.uint8]) -> Answers:
-        said = compiled.create_infer_request().infer([image], share_inputs=True, share_outputs=False)
+        said = compiled.create_infer_request().infer({given: image}, share_inputs=True, share_outputs=False)
         return {name: np.array(said[i]) for i, name in enumerate(names)}
 
     return run
@@ -102,7 +130,7 @@ def _one_line(error: Exception) -> str:
 
 _OPENERS: Mapping[Format, Callable[[Path, Precision, int], Run]] = {
     "onnx": open_onnx,
-    "openvino": _open_openvino,
+    "openvino": open_openvino,
     "torch": _open_torch,
 }
 _EXTRA: Mapping[Format, str] = {"onnx": "export", "openvino": "openvino", "torch": "export"}

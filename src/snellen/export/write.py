@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -57,11 +58,10 @@ def export_model(
         file = folder / about.file
         if about.precision == "int8":
             console.say(f"Quantising by {len(calibration)} training images")
-        kind.save(graph, file, about.precision, [record.path for record in calibration])
-        artifact = ArtifactAnswering(about, session(file, about.format, about.precision))
-        verified = verification.compare(reference, artifact, judged, split, console)
+        saved = kind.save(graph, file, about.precision, [record.path for record in calibration])
+        compare = partial(verification.compare, reference, records=judged, split=split, console=console)
         try:
-            verification.check(verified, about.precision)
+            artifact, verified, left_out = _accepted(saved, file, about, compare, console)
         except ExportError as error:
             if about.precision != "fp32":
                 raise
@@ -70,6 +70,8 @@ def export_model(
         console.say(f"Verified {verified.sentence()}")
         proof, unnoticed = _goldens(reference, artifact, judged)
         told = {**verified.to_json(), "unnoticed_faults": unnoticed, "goldens": len(proof)}
+        if left_out:
+            told["layers_in_single_precision"] = left_out
         manifest = replace(about, checked=told, outputs=outputs, versions=_versions())
         kind.describe(file, manifest)
         _accompany(folder, manifest, proof)
@@ -77,6 +79,35 @@ def export_model(
             folder.chmod(0o755)
             folder.rename(out)
     return manifest
+
+
+def _accepted(
+    saved: Iterator[tuple[str, ...]],
+    file: Path,
+    about: Manifest,
+    compare: Callable[[ArtifactAnswering], verification.Verified],
+    console: Console,
+) -> tuple[ArtifactAnswering, verification.Verified, tuple[str, ...]]:
+    """The first of what is saved that is the model, as far as its precision goes, and the layers that were left out.
+
+    Raises ExportError when none is: what was wrong with the last.
+    """
+    refused: ExportError | None = None
+    for left_out in saved:
+        artifact = ArtifactAnswering(about, session(file, about.format, about.precision))
+        verified = compare(artifact)
+        try:
+            verification.check(verified, about.precision)
+        except ExportError as error:
+            refused = error
+            if about.precision == "int8":
+                console.say(f"Too much is lost {verified.sentence()}: leaving out the layers that 8 bits harm most")
+            continue
+        if left_out:
+            console.say(f"{len(left_out)} layers stay in single precision: {', '.join(left_out)}")
+        return artifact, verified, left_out
+    assert refused is not None
+    raise refused
 
 
 def _goldens(

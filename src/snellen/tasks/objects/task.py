@@ -215,8 +215,8 @@ class ObjectTask(Task[ObjectsT]):
         return self.kind.merged(parts, regions, size, by=way, agnostic=self._nms[0] == "agnostic")
 
     def difference(self, one: ObjectsT, other: ObjectsT) -> Difference:
-        """Of the objects that are shown; see ``counterparts`` for which are the same. One at its threshold, to 1e-4, may
-        be shown or not."""
+        """Of the objects that are shown; see ``counterparts`` for which are the same. One at its threshold, to 1e-4,
+        may be shown or not."""
         shown, again = one.above(self.thresholds), other.above(self.thresholds)
         pairs = counterparts(shown, again)
         apart = 0.0

@@ -1,0 +1,178 @@
+"""A graph in 8-bit arithmetic, by static quantisation: the network's layers, and nothing around them.
+
+Weights have a scale for each output channel, activations one for the tensor, learnt from training images (Jacob et al.,
+'Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference', 2018). The placement of
+the image and the decoding of what the network says stay in single precision: they are cheap, and exact on purpose.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from snellen.core.device import available_cores
+from snellen.data.image import decode
+
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_BETWEEN = ("Add", "Clip", "Relu")  # those that join layers, and are quantised so that nothing goes to floats and back
+_RANKED_BY = 8  # images that tell which layers 8 bits harm most
+_LEFT_OUT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+Range = tuple[float, float]
+
+
+def attempts(proto: Any, calibration: Sequence[Path]) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Every layer quantised; then, while more are asked for, without those that 8 bits harm most, ever more of them.
+
+    proto        ``onnx.ModelProto`` of a whole graph, from pixels to answers
+    calibration  training images; their activations give the ranges, and one image at a time is in memory
+
+    Gives graphs of the same kind, each with the names of the layers that stay in single precision: at most half.
+    """
+    graph = _prepared(proto)
+    layers = _layers(graph)
+    ranges = _ranges(graph, layers, calibration)
+    yield _quantised(graph, layers, ranges), ()
+    worst = _worst_first(graph, layers, ranges, calibration[:_RANKED_BY])
+    for count in _LEFT_OUT:
+        if count <= len(layers) // 2:
+            kept = [name for name in layers if name not in worst[:count]]
+            yield _quantised(graph, kept, ranges), tuple(worst[:count])
+
+
+def _prepared(proto: Any) -> Any:
+    """With the types of all tensors, and constants computed."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        given, out = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
+        given.write_bytes(proto.SerializeToString())
+        quant_pre_process(given, out, skip_symbolic_shape=True)
+        return onnx.load(str(out))
+
+
+def _layers(graph: Any) -> list[str]:
+    """Those nodes that multiply by weights, in order: the network's, as nothing else in a graph has weights."""
+    weights = {each.name for each in graph.graph.initializer}
+    return [node.name for node in graph.graph.node if node.op_type in _LAYERS and node.input[1] in weights]
+
+
+def _joints(graph: Any, layers: Sequence[str]) -> list[str]:
+    """Nodes that lie between layers: behind one of them, and before another."""
+    nodes = graph.graph.node
+    behind: set[str] = set()
+    for node in nodes:  # they are in an order in which they can be computed
+        if node.name in layers or any(name in behind for name in node.input):
+            behind.update(node.output)
+    before: set[str] = set()
+    for node in reversed(nodes):
+        if node.name in layers or any(name in before for name in node.output):
+            before.update(node.input)
+    through = behind & before
+    return [node.name for node in nodes if node.op_type in _BETWEEN and through.issuperset(node.output)]
+
+
+def _quantised(graph: Any, layers: Sequence[str], ranges: Mapping[str, Range]) -> Any:
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    known = {name: tuple(np.float32(end) for end in ends) for name, ends in ranges.items()}
+    quantizer = QDQQuantizer(
+        copy.deepcopy(graph),
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(CalibrationMethod.MinMax, known),
+        nodes_to_quantize=[*layers, *_joints(graph, layers)],
+        nodes_to_exclude=[],
+        op_types_to_quantize=[*_LAYERS, *_BETWEEN],
+        extra_options={},
+    )
+    with _quiet():
+        return quantizer.quantize_model()
+
+
+def _ranges(graph: Any, layers: Sequence[str], calibration: Sequence[Path]) -> dict[str, Range]:
+    """What each activation reaches: the mean over images of its smallest and largest value.
+
+    The extremes of all images would spend most of the 256 steps on a few outliers.
+    """
+    wanted = _activations(graph, [*layers, *_joints(graph, layers)])
+    run = _run_with(graph, wanted)
+    ends = np.array([[(x.min(), x.max()) for x in run(decode(path))] for path in calibration])
+    low, high = ends.mean(0).T
+    return {name: (min(0.0, float(a)), max(0.0, float(b))) for name, a, b in zip(wanted, low, high, strict=True)}
+
+
+def _activations(graph: Any, names: Sequence[str]) -> list[str]:
+    """The tensors that the named nodes take and give, without weights."""
+    weights = {each.name for each in graph.graph.initializer}
+    found = [name for node in graph.graph.node if node.name in names for name in (*node.input, *node.output) if name]
+    return [name for name in dict.fromkeys(found) if name not in weights]
+
+
+def _run_with(graph: Any, outputs: Sequence[str]) -> Callable[[NDArray[np.uint8]], list[NDArray[Any]]]:
+    """An image -> these tensors of the graph."""
+    import onnx
+    import onnxruntime
+
+    small = onnx.ModelProto()
+    small.CopyFrom(graph)
+    del small.graph.output[:]
+    small.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = available_cores(), 3
+    loaded = onnxruntime.InferenceSession(small.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda image: list(loaded.run(list(outputs), {"image": image[None]}))
+
+
+def _worst_first(graph: Any, layers: Sequence[str], ranges: Mapping[str, Range], paths: Sequence[Path]) -> list[str]:
+    """The layers by how much the network's last ones say otherwise when that layer alone is quantised."""
+    images = [decode(path) for path in paths]
+    last = _last(graph, layers)
+
+    def said(of: Any) -> list[NDArray[Any]]:
+        run = _run_with(of, last)
+        return [np.concatenate([each.ravel() for each in told]) for told in zip(*map(run, images), strict=True)]
+
+    right = said(graph)
+    harm = {}
+    for name in layers:
+        told = said(_quantised(graph, [name], ranges))
+        harm[name] = sum(float(((a - b) ** 2).mean() / (b.var() + 1e-12)) for a, b in zip(told, right, strict=True))
+    return sorted(harm, key=lambda name: -harm[name])
+
+
+def _last(graph: Any, layers: Sequence[str]) -> list[str]:
+    """What those layers give that no other layer takes up."""
+    nodes = graph.graph.node
+    before: set[str] = set()
+    ends = []
+    for node in reversed(nodes):
+        if node.name in layers and not before.intersection(node.output):
+            ends.append(node.output[0])
+        if node.name in layers or before.intersection(node.output):
+            before.update(node.input)
+    return ends
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser's advice is for those who call it by hand."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

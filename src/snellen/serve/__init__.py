@@ -1,0 +1,1 @@
+"""Models over HTTP: the Open Inference Protocol, a plain /predict, and a page; nothing here imports torch."""

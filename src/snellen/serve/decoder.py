@@ -1,0 +1,83 @@
+"""The process that decodes: requests on standard input, pixels on standard output. See ``decoding``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import IO
+
+import numpy as np
+from PIL import Image
+
+from snellen.core.errors import ImageError
+from snellen.data.image import read_header, read_image
+from snellen.serve.decoding import PIXELS, REFUSED, REPLY, REQUEST
+
+_BASE_MEMORY = 2**30  # bytes of address space: the interpreter and its libraries
+_BYTES_A_PIXEL = 40  # the most that ``data.image`` needs at once, for 32-bit floats
+
+
+def main() -> None:
+    _confine()
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints gets between the replies
+    while len(head := requests.read(REQUEST.size)) == REQUEST.size:
+        length, min_side, max_side, max_pixels = REQUEST.unpack(head)
+        file = requests.read(length)
+        if len(file) < length:
+            return
+        _limit_memory(max_pixels)
+        _reply(replies, *_decoded(file, min_side or None, max_side or None, max_pixels))
+
+
+def _confine() -> None:
+    """No file may be written and no memory dumped, whatever a file makes a decoder do."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_memory(max_pixels: int) -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    most = _BASE_MEMORY + _BYTES_A_PIXEL * max_pixels
+    resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _decoded(
+    file: bytes, min_side: int | None, max_side: int | None, max_pixels: int
+) -> tuple[int, tuple[int, int], np.ndarray | bytes]:
+    """Kind, (width, height) and pixels uint8 [H, W, 3], or kind, (0, 0) and why not."""
+    try:
+        header = read_header(file)
+        if header.width * header.height > max_pixels:
+            raise ImageError(
+                f"the uploaded image claims {header.width} x {header.height} = {header.width * header.height} pixels, "
+                f"more than the limit of {max_pixels}; make it smaller"
+            )
+        header, pixels = read_image(file, min_side=min_side)
+    except ImageError as error:
+        return REFUSED, (0, 0), str(error).encode("utf-8", "replace")
+    if max_side is not None and max(pixels.shape[:2]) > max_side:
+        pixels = _smaller(pixels, max_side)
+    return PIXELS, (header.width, header.height), pixels
+
+
+def _smaller(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    scale = max_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0))
+
+
+def _reply(replies: IO[bytes], kind: int, size: tuple[int, int], content: np.ndarray | bytes) -> None:
+    shape = content.shape[:2] if isinstance(content, np.ndarray) else (0, 0)
+    body = content.tobytes() if isinstance(content, np.ndarray) else content
+    replies.write(REPLY.pack(kind, *size, *shape, len(body)))
+    replies.write(body)
+    replies.flush()

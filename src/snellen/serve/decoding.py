@@ -1,0 +1,170 @@
+"""Files of strangers to pixels, in processes that can be ended.
+
+Threads would be simpler, and load images everywhere else in Snellen. But a thread cannot be stopped, and a file of
+32 MB can keep a decoder busy for hours: a scan of a progressive JPEG takes 98 bytes, and 70 ms at 49 million pixels.
+A process can also crash, or run out of memory, and take nothing with it; what it grew by, it gives back.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, LifoQueue
+from threading import Lock
+
+import numpy as np
+
+from snellen.core.geometry import Size
+from snellen.serve.limits import Limits
+from snellen.serve.refusal import Refusal, busy
+
+REQUEST = struct.Struct(">QIIQ")  # bytes of the file, min_side (0: none), max_side (0: none), max_pixels
+REPLY = struct.Struct(">BIIIIQ")  # one of the kinds below, width, height, rows, columns, bytes that follow
+PIXELS, REFUSED = 0, 1
+
+_PIECE = 2**20  # bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """pixels uint8 [H, W, 3] of an image that is ``size`` (width, height), upright; they may be fewer."""
+
+    pixels: np.ndarray
+    size: Size
+
+
+class Decoders:
+    """A few processes, each with one image at a time. ``observe`` is told why a file was refused."""
+
+    def __init__(self, limits: Limits, observe: Callable[[str], None] = lambda reason: None) -> None:
+        self._limits, self._observe = limits, observe
+        self._idle: LifoQueue[_Process] = LifoQueue()
+        self._all: set[_Process] = set()
+        self._lock, self._closed = Lock(), False
+        for _ in range(limits.decoders):
+            self._idle.put(self._start())
+
+    def decode(self, file: bytes, *, min_side: int | None = None, max_side: int | None = None) -> Decoded:
+        """As ``data.image.read_image``; with ``max_side`` made smaller, so that no side is longer.
+
+        Called from any thread; waits for an idle process. Raises Refusal: 422 for what is no image, has too many pixels
+        or takes too long, 503 when the process died.
+        """
+        process = self._idle.get()
+        try:
+            if not process.is_alive:  # it was ended while idle, from outside
+                process = self._replaced(process)
+            return process.decode(file, min_side or 0, max_side or 0, self._limits)
+        except Refusal as refusal:
+            self._observe("refused" if refusal.status == 422 else "died")
+            if not process.is_alive and not self._closed:
+                process = self._replaced(process)
+            raise
+        finally:
+            self._idle.put(process)
+
+    def close(self) -> None:
+        """Ends the processes; a file that is being decoded is refused as busy."""
+        with self._lock:
+            self._closed = True
+            for process in self._all:
+                process.kill()
+        idle = []
+        with suppress(Empty):
+            while True:
+                idle.append(self._idle.get_nowait())
+        for process in idle:  # those in use are put away by the threads that use them
+            process.end()
+            self._idle.put(process)
+
+    def _start(self) -> _Process:
+        with self._lock:
+            if self._closed:
+                raise busy("the server is stopping")
+            process = _Process()
+            self._all.add(process)
+        return process
+
+    def _replaced(self, process: _Process) -> _Process:
+        process.end()
+        with self._lock:
+            self._all.discard(process)
+        return self._start()
+
+
+class _Process:
+    def __init__(self) -> None:
+        # -I: neither the current folder nor the environment says what is imported; one thread, little memory.
+        command = [sys.executable, "-I", "-c", _START.format(path=sys.path)]
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # A session of its own: Ctrl-C is for the server, which then answers what it took in.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def decode(self, file: bytes, min_side: int, max_side: int, limits: Limits) -> Decoded:
+        deadline = time.monotonic() + limits.decode_seconds
+        try:
+            self._write(REQUEST.pack(len(file), min_side, max_side, limits.max_pixels))
+            self._write(file)
+            kind, width, height, rows, columns, length = REPLY.unpack(self._read(REPLY.size, deadline))
+            content = self._read(length, deadline)
+        except TimeoutError:
+            self.end()
+            raise Refusal(422, f"the image takes more than {limits.decode_seconds:g} s to decode") from None
+        except (OSError, EOFError):
+            self.end()
+            raise busy("what decodes images was ended") from None
+        if kind != PIXELS:
+            raise Refusal(422, content.decode("utf-8", "replace"))
+        return Decoded(np.frombuffer(content, np.uint8).reshape(rows, columns, 3), (width, height))
+
+    def _write(self, content: bytes) -> None:
+        # The process reads a whole request before it does anything else, so this does not wait for it.
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(self._to, rest[:_PIECE]) :]
+
+    def _read(self, length: int, deadline: float) -> bytearray:
+        content = bytearray(length)
+        rest = memoryview(content)
+        while rest:
+            if not select.select([self._from], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError
+            num = os.readv(self._from, [rest])
+            if num == 0:
+                raise EOFError
+            rest = rest[num:]
+        return content
+
+
+_START = "import sys; sys.path[:] = {path!r}; from snellen.serve.decoder import main; main()"
