@@ -39,7 +39,7 @@ Colour = tuple[int, int, int]
 FILL: Colour = (124, 116, 104)  # the mean of ImageNet's training pixels, which normalises to about zero
 MAX_BILINEAR_SHRINK = sqrt(2.0)  # see _shrink_first
 
-_MOST_CROPPED = 4  # times the output, to which an image is resized as a whole although only a part is used
+_MOST_CROPPED = 16  # times the output, to which an image is resized as a whole although only a part is used
 
 _SWAP_AXES = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 

@@ -176,8 +176,8 @@ def _numbers(name: str, told: NDArray[np.float64], right: NDArray[np.float64], t
     if not np.isfinite(told).all():
         return [f"'{name}' is not finite"]
     scale = np.abs(right)
-    if name == "values":  # may pass through 0: their size is that of all
-        scale = np.maximum(scale, scale.max())
+    if name == "values":  # may pass through 0, and say little by a large part of their size
+        scale = 0.05 * np.maximum(scale, 0.01 * scale.max())
     apart = np.abs(told - right) - (tolerance.least + tolerance.share * scale)
     if apart.max() <= 0:
         return []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snellen.data.warp import FILL
 from snellen.nn.detection.suppression_graph import Suppress
-from snellen.nn.folding import for_inference
+from snellen.nn.folding import for_a_graph
 from snellen.nn.placing import Placing, placed
 from snellen.tasks.loading import LoadedModel
 
@@ -24,7 +24,7 @@ class Graph(nn.Module):
         super().__init__()
         self.preprocessing = model.plan.preprocessing
         self.placing = Placing(self.preprocessing, FILL)
-        self.network = for_inference(model.network)
+        self.network = for_a_graph(model.network)
         self._task, self._suppress = model.task, suppress
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:

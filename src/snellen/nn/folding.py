@@ -6,6 +6,7 @@ One place for all of them, so that a number that was told once is the number tha
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from torch import nn
 
@@ -21,9 +22,22 @@ def for_inference(network: nn.Module) -> nn.Module:
         return network.folded()
     if not any(isinstance(module, EfficientNetLite0) for module in network.modules()):
         return network.eval()
+    return _folded(network, EfficientNetLite0)
+
+
+def for_a_graph(network: nn.Module) -> nn.Module:
+    """The same function for a graph, whose tools fold the norm of every plain convolution by themselves, and not those
+    of convolutions that several norms share."""
+    from snellen.nn.detection.dense import SharedConv
+
+    return _folded(for_inference(network), SharedConv)
+
+
+def _folded(network: nn.Module, kind: type[Any]) -> nn.Module:
+    """A twin in evaluation mode in which every part of a kind is folded."""
     twin = copy.deepcopy(network).eval()
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, EfficientNetLite0):
+            if isinstance(child, kind):
                 setattr(parent, name, child.folded())
     return twin

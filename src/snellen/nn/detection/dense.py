@@ -7,6 +7,7 @@ convolutions and keep norms of their own).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from snellen.core.errors import ConfigError, did_you_mean
 from snellen.core.preprocessing import Preprocessing
@@ -58,6 +60,20 @@ class SharedConv(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         return [self.act(norm(self.conv(x))) for norm, x in zip(self.norms, levels, strict=True)]
+
+    def folded(self) -> nn.Module:
+        """The same function with its norms, as they are in evaluation, in convolutions of each level's own."""
+        convs = [fuse_conv_bn_eval(copy.deepcopy(self.conv).eval(), norm.eval()) for norm in self.norms]  # type: ignore[type-var]
+        return _ConvOfEachLevel(convs, self.act)
+
+
+class _ConvOfEachLevel(nn.Module):
+    def __init__(self, convs: Sequence[nn.Module], act: nn.Module) -> None:
+        super().__init__()
+        self.convs, self.act = nn.ModuleList(convs), act
+
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        return [self.act(conv(x)) for conv, x in zip(self.convs, levels, strict=True)]
 
 
 class Branch(nn.Module):
