@@ -28,7 +28,7 @@ from snellen.export.verify import SUMS
 from snellen.tasks.loading import LoadedModel
 
 _GOLDEN_CANDIDATES = 24
-_PACKAGES = ("snellen", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "numpy", "pillow")
+_PACKAGES = ("snellen", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "numpy", "pillow")
 
 
 def export_model(

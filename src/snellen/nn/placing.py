@@ -2,8 +2,8 @@
 
 Runtimes have a resize each. Of three tried on uint8, ONNX Runtime 1.32 is up to 19 grey levels off near the borders and
 OpenVINO 2026.4 leaves the antialiasing out (see docs/measurements.md). Here the weights are computed from the sizes, in
-the fixed point that Pillow has (22 bits), and applied as two matrix products. All numbers are whole, or whole and over a
-power of two, and float32 holds them without rounding as long as the image is at most 32 times as long as its place in
+the fixed point that Pillow has (22 bits), and applied as two matrix products. All numbers are whole, or whole and over
+a power of two, and float32 holds them without rounding as long as the image is at most 32 times as long as its place in
 the input. Nothing needs 64 bits, which OpenVINO has not: every runtime that computes in single precision gives the
 pixels that training saw.
 """

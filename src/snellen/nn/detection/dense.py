@@ -63,8 +63,8 @@ class SharedConv(nn.Module):
 
     def folded(self) -> nn.Module:
         """The same function with its norms, as they are in evaluation, in convolutions of each level's own."""
-        convs = [fuse_conv_bn_eval(copy.deepcopy(self.conv).eval(), norm.eval()) for norm in self.norms]  # type: ignore[type-var]
-        return _ConvOfEachLevel(convs, self.act)
+        norms = [cast(nn.BatchNorm2d, norm).eval() for norm in self.norms]
+        return _ConvOfEachLevel([fuse_conv_bn_eval(copy.deepcopy(self.conv).eval(), n) for n in norms], self.act)
 
 
 class _ConvOfEachLevel(nn.Module):

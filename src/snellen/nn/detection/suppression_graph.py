@@ -55,7 +55,8 @@ def choose(
     flat = candidates[:, :, 4:].float().flatten(1)
     scores, order = flat.topk(min(max(CONSIDERED, most), flat.shape[1]))
     index, labels = order // num_classes, order % num_classes
-    boxes = candidates[:, :, :4].float().gather(1, index[..., None].expand(-1, -1, 4))
+    rows = torch.arange(candidates.shape[0], device=index.device)[:, None]
+    boxes = candidates[:, :, :4].float()[rows, index]  # not gather: OpenVINO 2026.4 forgets the slice before it
     if kind == "none":
         image, place = (scores[:, :most] > threshold).nonzero(as_tuple=True)
     else:

@@ -223,7 +223,7 @@ class ObjectTask(Task[ObjectsT]):
         if shown.scores is not None and again.scores is not None and len(pairs):
             apart = float(np.abs(shown.scores[pairs[:, 0]] - again.scores[pairs[:, 1]]).max())
         alone = self._clear(shown, pairs[:, 0]) + self._clear(again, pairs[:, 1])
-        return Difference(max(len(shown), len(again), 1), alone, apart)
+        return Difference(max(len(shown) + len(again) - len(pairs), 1), alone, apart)
 
     def _clear(self, shown: ObjectsT, paired: np.ndarray) -> int:
         """How many of the objects that have no counterpart are clearly above their threshold."""
