@@ -185,7 +185,7 @@ def test_without_its_data_a_run_predicts_and_evaluation_says_what_is_missing(mov
         row["id"] for row in run.folder.read_json("data.json")["manifest"]["rows"] if row["split"] == "test"
     )
     (data / test_image).unlink()
-    with pytest.raises(snellen.SnellenError, match=f"1 of the 30 images .*{test_image}: put them back"):
+    with pytest.raises(snellen.SnellenError, match=f"1 of the 9 val and test images .*{test_image}: put"):
         snellen.evaluate(run, console=silent())
     shutil.rmtree(data)
     with pytest.raises(snellen.SnellenError, match="shapes does not exist"):

@@ -24,7 +24,7 @@ from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, RunError
 from snellen.core.run import RunFolder
-from snellen.ensemble import load_run
+from snellen.ensemble import judging, load_run
 from snellen.ensemble.members import open_members, shared_sides
 from snellen.report.ensemble import build_ensemble_report
 from snellen.tasks.loading import LoadedModel
@@ -69,7 +69,7 @@ def twin_of(run: Path, copy: Path) -> Path:
 def hasty() -> Iterator[None]:
     """What an image costs is measured in five turns: nothing here asks how long it took."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("snellen.ensemble.judging._SECONDS", 0.0)
+        patch.setattr(judging, "_SECONDS", 0.0)
         yield
 
 

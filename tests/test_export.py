@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,14 @@ from export_cases import ALL_TASKS, CLASSES, a_model, about, images_in, records_
 from serve_cases import asking
 from snellen.api.serving import served
 from snellen.core.console import Console
-from snellen.core.errors import ConfigError, ExportError, RunError
+from snellen.core.errors import ConfigError, DataError, ExportError, RunError
 from snellen.data.image import decode
-from snellen.export import goldens, onnx_graph
+from snellen.export import goldens, onnx_graph, verification
 from snellen.export.artifact import ArtifactAnswering, open_artifact
 from snellen.export.faults import FAULTS, is_one
 from snellen.export.manifest import Manifest
 from snellen.export.reference import Reference
+from snellen.export.runtimes import session
 from snellen.export.verify import verify_folder
 from snellen.export.write import export_model
 from snellen.predict.predictor import Predictor
@@ -279,6 +281,43 @@ def test_what_is_no_artifact_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"version": 99}')
     with pytest.raises(RunError, match=r"newer than the 1 .* update Snellen"):
         open_artifact(tmp_path)
+
+
+def test_damage_is_said_in_a_line_and_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "golden").mkdir()
+    (tmp_path / "golden" / "images.json").write_text('["01.png"]')
+    for damaged in (b"", b"PK\x03\x04 cut", b"no archive"):
+        (tmp_path / "golden" / "expected.npz").write_bytes(damaged)
+        with pytest.raises(RunError, match=r"goldens in .* are damaged"):
+            goldens.read(tmp_path)
+    with zipfile.ZipFile(tmp_path / "model.pt2", "w") as archive:
+        archive.writestr("m/data/weights/model_weights_config.json", '{"config": {"w": {"use_pickle": true}}}')
+    with pytest.raises(RunError, match="holds a pickle"):
+        session(tmp_path / "model.pt2", "torch")
+
+
+def test_images_that_cannot_judge_a_metric_are_refused(
+    labels: tuple[LoadedModel, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = Reference(labels[0])
+    monkeypatch.setattr(verification, "score", lambda *given, **named: {})
+    with pytest.raises(DataError, match="cannot judge the accuracy of a model"):
+        verification.compare(reference, reference.answering, labels[1]["val"], "val", quiet())  # type: ignore[arg-type]
+
+
+def test_large_images_go_through_a_graph_one_by_one() -> None:
+    sizes = []
+
+    def run(image: np.ndarray) -> dict[str, np.ndarray]:
+        sizes.append(image.shape[:3])
+        return {"probabilities": np.full((len(image), 3), 1 / 3, np.float32), "label": np.zeros(len(image), np.int64)}
+
+    model = a_model("classification")
+    artifact = ArtifactAnswering(about(model), run)
+    shapes = [(30, 40)] * 4 + [(2000, 1500)] * 3
+    seen = [artifact.prepare(np.zeros((*shape, 3), np.uint8), shape[::-1]) for shape in shapes]
+    assert len(artifact.decide(seen)) == 7
+    assert sizes == [(4, 30, 40), *[(1, 2000, 1500)] * 3]
 
 
 def test_torch_program_answers_alike(labels: tuple[LoadedModel, dict[str, Any]], tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from instance_scenes import blank_mask, disc_mask, instance_set, square_mask
 from snellen.core.geometry import Size
 from snellen.core.masks import polygon_mask, text_to_runs
 from snellen.data.tiles import Region, Tiling
-from snellen.predict import Prediction, Predictor
+from snellen.predict.prediction import Prediction
+from snellen.predict.predictor import Predictor
 from snellen.tasks.base import create_task
 from snellen.tasks.detection.target import Boxes
 from snellen.tasks.instances.object_mask import ObjectMask, in_common, united

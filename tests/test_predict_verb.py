@@ -21,6 +21,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images below the working folder, and a run that answers for them without having learnt."""
     monkeypatch.chdir(tmp_path)
     opened = Opened(Path("runs/mine"), Eyes("detection"), (), None)
+    monkeypatch.setattr(predicting, "check_is_model", lambda path: None)
     monkeypatch.setattr(predicting, "open_model", lambda path, **asked: opened)
     return save_photos(Path("photos"))
 
@@ -34,7 +35,7 @@ def test_without_formats_there_are_predictions_as_ever(photos: Path) -> None:
 
 
 def test_formats_are_written_to_a_fresh_folder_of_runs(photos: Path) -> None:
-    files = snellen.predict("run", [photos], formats="csv,coco")
+    files = snellen.predict("runs/mine", [photos], formats="csv,coco")
     assert isinstance(files, snellen.PredictedFiles)
     assert files.folder.parent == Path("runs") and "predictions-mine" in files.folder.name
     assert tree(files.folder) == {"predictions.csv", "coco.json", "errors.jsonl", "progress.json"}

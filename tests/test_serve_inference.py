@@ -176,7 +176,7 @@ DISORDERS: list[tuple[Any, str]] = [
     ({"inputs": [{**PIXEL, "shape": [1, 3]}]}, r"\[N, H, W, 3\]"),
     ({"inputs": [{**PIXEL, "shape": [1, 1, 3, 1]}]}, r"\[N, H, W, 3\]"),
     ({"inputs": [{**PIXEL, "shape": [0, 1, 1, 3], "data": []}]}, r"\[N, H, W, 3\]"),
-    ({"inputs": [{**PIXEL, "shape": [10**9, 10**9, 1, 3]}]}, "numbers for the shape"),
+    ({"inputs": [{**PIXEL, "shape": [100, 10**4, 10**4, 3]}]}, "numbers for the shape"),
     ({"inputs": [{**PIXEL, "shape": [-1, 1, 1, 3]}]}, "shape must be"),
     ({"inputs": [{**PIXEL, "shape": [True, 1, 1, 3]}]}, "shape must be"),
     ({"inputs": [{**PIXEL, "data": [1, 2]}]}, "3 numbers"),
@@ -240,6 +240,21 @@ def test_strings_that_do_not_fit_their_tensor_are_refused(raw: bytes) -> None:
     head = json.dumps({"inputs": [tensor]}).encode()
     with pytest.raises(Refusal, match=r"tensor"):
         parse(head + raw, str(len(head)), max_json=1000)
+
+
+def test_too_many_images_are_refused_before_any_is_made() -> None:
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [9, 1, 1, 3], "parameters": {"binary_data_size": 27}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(Refusal, match="9 images in one request are more than the 8") as refused:
+        parse(head + bytes(27), str(len(head)), max_json=1000, most=8)
+    assert refused.value.status == 413
+
+
+def test_answers_that_are_too_large_for_json_are_refused() -> None:
+    large = Tensor("classes", "UINT8", np.zeros((1, 1001, 1000), np.uint8))
+    with pytest.raises(Refusal, match="ask for it with binary_data"):
+        answer({}, [(large, False)])
+    assert answer({}, [(large, True)])[1] is not None
 
 
 def test_json_is_capped_where_binary_data_is_not() -> None:

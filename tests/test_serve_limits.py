@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from PIL import Image
 from starlette.testclient import TestClient
 
-from evil_images import bomb_png
+from evil_images import bomb_png, encoded
 from serve_cases import HOST, Listening, Shades, asking, listening, photograph, plain, post, received, served
 from snellen.core.errors import ConfigError
 from snellen.serve.address import Access, Address
@@ -175,6 +179,35 @@ def test_bytes_of_all_requests_together_are_capped_and_given_back() -> None:
         with pytest.raises(Refusal) as refused:
             other(1)
     assert (refused.value.status, refused.value.retry_after, ledger.held) == (503, 1, 0)
+
+
+def test_one_request_alone_cannot_hold_more_than_there_is() -> None:
+    ledger = Ledger(100)
+    with ledger.request() as hold, pytest.raises(Refusal, match="memory"):
+        for _ in range(3):  # the images of one request
+            hold(60)
+    assert ledger.held == 0
+
+
+def test_images_of_an_endless_side_are_refused_from_their_header() -> None:
+    thin = encoded(Image.new("1", (1_000_000, 1)), "PNG")
+    with asking(served(shades=Shades())) as client:
+        answer = client.post("/predict", content=thin)
+        assert (answer.status_code, "no side may have more than 32768" in answer.json()["error"]) == (422, True)
+
+
+def test_answer_that_nobody_fetches_ends_the_connection() -> None:
+    with listening(served(shades=Shades()), body_seconds=1.0) as server:
+        with server.connected() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(1)
+            with contextlib.suppress(OSError):
+                client.sendall(b"GET /page/app.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 3000)  # and nothing is read
+            still_open = server.server.server_state.connections
+            deadline = time.monotonic() + 20
+            while still_open and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert not still_open
 
 
 def test_pixels_that_wait_for_the_model_are_capped() -> None:

@@ -333,6 +333,7 @@ def test_the_verb_and_the_command_line_hand_tiles_on(
     from snellen.api.opening import Opened
 
     opened = Opened(Path("run"), NetworkAnswering(detector()), (), None)
+    monkeypatch.setattr(predicting, "check_is_model", lambda path: None)
     monkeypatch.setattr(predicting, "open_model", lambda path, **asked: opened)
     (answer,) = snellen.predict("run", squares, tile=(TILE, TILE), tile_overlap=0.3, tile_merge="smaller")
     assert len(boxes_of(answer)) == len(SMALL) + 2

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def test_several_models_and_unknown_views_are_refused_before_any_image(
     monkeypatch.setattr(viewing, "_measured", lambda *given: pytest.fail("images were looked at"))
     with pytest.raises(ConfigError, match=re.escape("tta = 'mirror'")):
         measured(run, tta="mirror")
-    monkeypatch.setattr("snellen.ensemble.load_run", lambda folder, device: object())
+    module = import_module("snellen.ensemble")  # the name in the package is the verb
+    monkeypatch.setattr(module, "load_run", lambda folder, device: object())
     with pytest.raises(ConfigError, match="tta is for one model"):
         measured(run)

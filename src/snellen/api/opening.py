@@ -74,6 +74,14 @@ def open_model(path: Path, *, device: str = "auto", tta: str | None = None) -> O
     return Opened(path, views, (model,), folder, views.warnings)
 
 
+def check_is_model(path: Path) -> None:
+    """Before anything long begins. Raises RunError for what is neither a run with a model nor an artifact."""
+    from snellen.export.artifact import is_artifact
+
+    if (path / "STATUS").is_file() or not is_artifact(path):
+        RunFolder.open(path).models()
+
+
 def _artifact(path: Path) -> ArtifactAnswering:
     from snellen.export.artifact import open_artifact
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from snellen.api.opening import open_model
+from snellen.api.opening import check_is_model, open_model
 from snellen.api.places import check_place, fresh_folder
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError
@@ -92,8 +92,7 @@ def predict(  # noqa: PLR0913  (each of them is an option)
     tile_overlap  the least share of a tile's side that its neighbour shows as well; 0.2
     tile_merge    boxes, or masks, of different tiles are of one object where they overlap by more than half of their
                   union ('iou', the usual way), or of the smaller one ('smaller')
-    tta           views that are looked at as well, and whose answers become one: 'auto', 'flip', 'scale', ... A last
-                  resort: ``measure_views`` tells what it gains and what it costs
+    tta           views that are looked at as well: 'auto', 'flip', 'scale', ...; ``measure_views`` tells their worth
     formats       one or several of pictures (pictures-jpg, pictures-png), csv, jsonl, coco, yolo and masks
     resume        go on with the ``formats`` in ``out`` that were begun with the same arguments and interrupted: they
                   become what they would have become
@@ -109,19 +108,24 @@ def predict(  # noqa: PLR0913  (each of them is an option)
     names = None if formats is None else names_of(formats)
     if out is not None and not resume:
         check_place(out)
+    check_is_model(_path_of(run))
+    target = Path(out) if out is not None else fresh_folder(f"predictions-{_path_of(run).name}")
     given = [images] if isinstance(images, str | Path) else images
-    found = Images(given, every=every, without=None if out is None else Path(out))
+    found = Images(given, every=every, without=target)
     console = console or Console()
-    opened = open_model(Path(run) if isinstance(run, str | Path) else run.path, device=device, tta=tta)
+    opened = open_model(_path_of(run), device=device, tta=tta)
     for note in opened.notes:
         console.say(note)
     predictor = Predictor(opened.answering, tiling)
     if names is not None:
         tiles = {"tile": tile, "tile_overlap": tile_overlap, "tile_merge": tile_merge}
         asked = {**opened.identity(), "device": device, "every": every, "tta": tta, **tiles}
-        target = Path(out) if out is not None else fresh_folder(f"predictions-{opened.path.name}")
         return _written(predictor, found, target, names, asked, resume, console)
     return _listed(predictor, found, out, console)
+
+
+def _path_of(run: str | Path | HasPath) -> Path:
+    return Path(run) if isinstance(run, str | Path) else run.path
 
 
 def _listed(predictor: Predictor, images: Images, out: str | Path | None, console: Console) -> list[Prediction]:

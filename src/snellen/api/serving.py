@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("starlette", "uvicorn", "prometheus_client", "python_multipart")
 _TOLD_OF_A_FINDING = ("code", "severity", "message", "advice", "certainty")  # not the images: they are the owner's
+_MOST_PLACES = 500  # of the patch in one explanation: a usual photograph has about a hundred
 _SOFTWARE = ("snellen", "torch", "timm", "torchvision", "python")
 
 
@@ -77,9 +78,17 @@ def served(path: Path, *, device: str = "auto") -> Served:
 
 def explanation_of(answering: Answering, pixels: np.ndarray) -> tuple[Image.Image, str]:
     """Where hiding a part of the image moves the first of what the model says of it, and a sentence about that."""
+    from snellen.data.store import frame_of
     from snellen.explain.explanation import MEANING
-    from snellen.explain.occlusion import occlusion_of
+    from snellen.explain.occlusion import Patch, num_places, occlusion_of
 
+    frame = frame_of((pixels.shape[1], pixels.shape[0]), answering.preprocessing)
+    usual = num_places(frame, Patch())
+    if usual > _MOST_PLACES:
+        shape = f"{pixels.shape[1]} x {pixels.shape[0]}"
+        raise ConfigError(
+            f"an image of {shape} has {usual:,} places to hide, more than the {_MOST_PLACES} that are tried"
+        )
     first = occlusion_of(answering, pixels)[0]
     check = "" if first.deletion is None else f" Its check: {first.deletion}."
     return first.picture(), f"{first.caption}. {MEANING}{check}"

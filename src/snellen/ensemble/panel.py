@@ -45,7 +45,9 @@ class Panel:
             for heard in members.hearings(side.records):
                 for number, said in enumerate(alone):
                     said += members.alone(heard, number)
-                size += sum(each.nbytes for each in heard.outputs)
+                size += sum(
+                    part.nbytes for each in heard.outputs for part in (each if isinstance(each, tuple) else (each,))
+                )
                 self._kept = None if self._kept is None or size > _KEPT_BYTES else [*self._kept, heard]
                 advance(len(alone[0]), len(side.records))
         self.alone: list[list[Any]] = alone

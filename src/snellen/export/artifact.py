@@ -22,9 +22,8 @@ from snellen.predict.answering import Seen
 from snellen.tasks.base import Task
 
 MANIFEST = "manifest.json"
-_TOGETHER = (
-    8  # images of one size in a call: enough to keep two cores busy, and 8 photos of 12 megapixels fit in memory
-)
+_TOGETHER = 4  # images of one size in a call: enough to keep two cores busy
+_PIXELS = 4_000_000  # of all images of a call: what a graph holds of each pixel is many times its three bytes
 
 
 class ArtifactAnswering:
@@ -53,9 +52,11 @@ class ArtifactAnswering:
 
 
 def _of_one_size(seen: Sequence[Seen]) -> Iterator[list[Seen]]:
-    """Neighbours of one size, in order."""
-    for _, alike in groupby(seen, key=lambda each: each.pixels.shape):
-        yield list(alike)
+    """Neighbours of one size, in order, and no more together than fit in memory."""
+    for shape, alike in groupby(seen, key=lambda each: each.pixels.shape):
+        found, most = list(alike), max(1, _PIXELS // (shape[0] * shape[1]))
+        for start in range(0, len(found), most):
+            yield found[start : start + most]
 
 
 def is_artifact(path: Path) -> bool:

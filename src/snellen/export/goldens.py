@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -215,7 +217,7 @@ def read(folder: Path) -> list[Golden]:
     place = folder / FOLDER
     try:
         names = json.loads((place / "images.json").read_text(encoding="utf-8"))
-        with np.load(place / "expected.npz", allow_pickle=False) as arrays:
+        with np.load(io.BytesIO((place / "expected.npz").read_bytes()), allow_pickle=False) as arrays:
             every = {name: arrays[name] for name in arrays.files}
         return [
             Golden(
@@ -227,5 +229,5 @@ def read(folder: Path) -> list[Golden]:
         ]
     except FileNotFoundError as error:
         raise RunError(f"{folder} has no goldens to check by: {error.filename} is missing") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"the goldens in {place} are damaged: {error}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from snellen.core.errors import RunError
 from snellen.core.estimate import Estimate
@@ -92,7 +92,9 @@ class Manifest:
                 split: {name: Estimate.from_json(fields) for name, fields in sides.items()}
                 for split, sides in content["metrics"].items()
             }
-            return cls(
+            if content["format"] not in FILES or content["precision"] not in get_args(Precision):
+                raise ValueError(f"format {content['format']!r} in {content['precision']!r} is not known")
+            made = cls(
                 format=content["format"],
                 precision=content["precision"],
                 plan=Plan.from_json(content["plan"]),
@@ -104,6 +106,8 @@ class Manifest:
                 outputs=content["outputs"],
                 versions=content["versions"],
             )
+            _ = made.task  # a task that is not known, or a decision that does not fit it
+            return made
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"the artifact's manifest is damaged: {error!r}") from None
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snellen.core.device import available_cores
+from snellen.core.errors import ConfigError
 from snellen.data.image import decode
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
@@ -42,6 +43,8 @@ def attempts(proto: Any, calibration: Sequence[Path]) -> Iterator[tuple[Any, tup
     graph = _prepared(proto)
     ends = _ends(graph)
     layers = [name for name in _layers(graph) if name not in ends]
+    if not layers:
+        raise ConfigError("precision = 'int8' leaves nothing of a network that is all last layers: use fp32")
     ranges = _ranges(graph, layers, calibration)
     yield _quantised(graph, layers, ranges), ()
     worst = _worst_first(graph, layers, ranges, calibration[:_RANKED_BY])

@@ -6,6 +6,7 @@ Each is imported when it is first needed; none but 'torch' imports torch.
 from __future__ import annotations
 
 import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,10 @@ def session(path: Path, format: Format, precision: Precision = "fp32", *, thread
     try:
         return _OPENERS[format](path, precision, threads or available_cores())
     except ImportError as error:
-        raise _not_installed(format, path.name, error) from None
+        raise not_installed(format, path.name, error) from None
 
 
-def _not_installed(format: Format, what: str, error: ImportError) -> ConfigError:
+def not_installed(format: Format, what: str, error: ImportError) -> ConfigError:
     return ConfigError(f"{what} needs {error.name}, which is not installed: pip install 'snellen[{_EXTRA[format]}]'")
 
 
@@ -73,7 +74,7 @@ def check_bf16() -> None:
     try:
         core = import_openvino().Core()
     except ImportError as error:
-        raise _not_installed("openvino", "bf16", error) from None
+        raise not_installed("openvino", "bf16", error) from None
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise ConfigError("precision = 'bf16' is not there on this CPU: use fp32 or int8")
 
@@ -111,6 +112,7 @@ def _open_torch(path: Path, precision: Precision, threads: int) -> Run:
     import torchvision  # noqa: F401  (brings non-maximum suppression)
 
     torch.set_num_threads(threads)
+    _refuse_pickles(path)
     try:
         module = torch.export.load(path).module()
     except Exception as error:  # a damaged archive raises almost anything
@@ -122,6 +124,21 @@ def _open_torch(path: Path, precision: Precision, threads: int) -> Run:
         return {name: values.cpu().numpy() for name, values in said.items()}
 
     return run
+
+
+def _refuse_pickles(path: Path) -> None:
+    """torch unpickles what an archive says is pickled, which runs code: what Snellen writes says so of nothing.
+
+    Raises RunError.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                text = archive.read(name).lower() if name.endswith(".json") else b""
+                if b'"use_pickle": true' in text or b'"use_pickle":true' in text or name.endswith((".pkl", ".pickle")):
+                    raise RunError(f"{path.name} holds a pickle ({name}), which could run anything: it is not opened")
+    except (OSError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path.name} is no archive that torch wrote: {error}") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snellen.core.console import Console
-from snellen.core.errors import ExportError
+from snellen.core.errors import DataError, ExportError
 from snellen.core.estimate import spoken
 from snellen.core.record import Record
 from snellen.data.image import decode
@@ -68,6 +68,11 @@ def compare(
     truth = [task.target(record) for record in records]
     groups = groups_of(records)
     numbers = [score(task, said, truth, intervals=False, groups=groups) for said in (ours, theirs)]
+    if any(task.headline not in each for each in numbers):
+        raise DataError(
+            f"the {len(records)} images of {split} cannot judge the {spoken(task.headline)} of a model: give more, or "
+            "others, with --data"
+        )
     return Verified(
         split=split,
         images=len(records),
@@ -82,7 +87,8 @@ def compare(
 
 def check(verified: Verified, precision: Precision) -> None:
     """Raises ExportError when the artifact is not the model."""
-    lost = abs(verified.artifact - verified.network)
+    lost = verified.network - verified.artifact
+    lost = abs(lost) if precision == "fp32" else lost  # 8 bits may be luckier by chance
     if precision == "fp32" and verified.different > _SAME * verified.decisions:
         raise ExportError(f"the exported model decides otherwise, so nothing was written: {verified.sentence()}")
     if lost > _LOSS[precision]:

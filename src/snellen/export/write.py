@@ -10,20 +10,21 @@ from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from snellen.core.console import Console
-from snellen.core.errors import ExportError
+from snellen.core.errors import ConfigError, ExportError, SnellenError
 from snellen.core.files import TEMPORARY_PREFIX, sha256_of_file, storage_errors, write_text
 from snellen.core.record import Record
 from snellen.data.image import decode
 from snellen.export import card, goldens, verification
 from snellen.export.artifact import MANIFEST, ArtifactAnswering
-from snellen.export.formats import FORMATS
+from snellen.export.formats import FORMATS, Kind
 from snellen.export.manifest import Manifest
 from snellen.export.reference import Reference
-from snellen.export.runtimes import session
+from snellen.export.runtimes import not_installed, session
 from snellen.export.verify import SUMS
 from snellen.tasks.loading import LoadedModel
 
@@ -54,7 +55,7 @@ def export_model(
     with _beside(out) as folder:
         kind = FORMATS[about.format]
         console.say(f"Tracing the model for {about.format}")
-        graph, outputs = kind.build(model)
+        graph, outputs = _built(kind, model, about)
         file = folder / about.file
         if about.precision == "int8":
             console.say(f"Quantising by {len(calibration)} training images")
@@ -79,6 +80,23 @@ def export_model(
             folder.chmod(0o755)
             folder.rename(out)
     return manifest
+
+
+def _built(kind: Kind, model: LoadedModel, about: Manifest) -> tuple[Any, dict[str, str]]:
+    """Raises ConfigError for a network that cannot be traced, or when what traces is not installed."""
+    try:
+        return kind.build(model)
+    except SnellenError:
+        raise
+    except ImportError as error:
+        raise not_installed(about.format, "tracing a model", error) from None
+    except Exception as error:  # torch's tracer raises almost anything
+        what = model.plan.architecture or model.plan.model
+        why = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"{what} cannot be exported to {about.format}: train with another architecture "
+            f"({type(error).__name__}: {why})"
+        ) from error
 
 
 def _accepted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,7 +50,7 @@ def build_app(service: Service, access: Access, *, version: str) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        service.close()
+        await asyncio.to_thread(service.close)  # answers that are being given need the loop
 
     app = Starlette(
         routes=[*routes, Route("/openapi.json", openapi, methods=["GET"])],

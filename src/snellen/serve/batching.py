@@ -25,6 +25,8 @@ from snellen.serve.limits import Limits
 from snellen.serve.refusal import Refusal, busy
 from snellen.tasks.base import Task
 
+_SHARED = 4  # images of an explanation that are asked together: requests wait for no more than these
+
 
 class Observer(Protocol):
     """Is told of every batch, in the thread of the model; seconds each image waited, and seconds the model took."""
@@ -52,6 +54,7 @@ class Batcher:
 
     def __init__(self, answering: Answering, limits: Limits, observer: Observer) -> None:
         self._answering, self._limits, self._observer = answering, limits, observer
+        self._most = min(limits.max_batch, answering.batch)  # what the model can take at once counts as well
         self._waiting: deque[_Waiting] = deque()
         self._changed = Condition()
         self._taken_in, self._closed = 0, False
@@ -94,7 +97,7 @@ class Batcher:
             if self._closed:
                 raise busy("the server is stopping")
             self._waiting.append(_Waiting(seen, future, time.monotonic()))
-            if len(self._waiting) in (1, self._limits.max_batch):  # else the thread has no reason to look
+            if len(self._waiting) in (1, self._most):  # else the thread has no reason to look
                 self._changed.notify()
         return future
 
@@ -119,12 +122,12 @@ class Batcher:
                     return []
                 self._changed.wait()
             closes = self._waiting[0].since + self._limits.max_delay / 1000
-            while len(self._waiting) < self._limits.max_batch and not self._closed:
+            while len(self._waiting) < self._most and not self._closed:
                 left = closes - time.monotonic()
                 if left <= 0:
                     break
                 self._changed.wait(left)
-            return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limits.max_batch))]
+            return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         started = time.monotonic()
@@ -159,7 +162,7 @@ class Shared:
 
     def __init__(self, answering: Answering, batcher: Batcher, limits: Limits) -> None:
         self._answering, self._batcher = answering, batcher
-        self.batch, self.given_up = limits.max_batch, False
+        self.batch, self.given_up = min(limits.max_batch, answering.batch, _SHARED), False
 
     @property
     def task(self) -> Task[Any]:

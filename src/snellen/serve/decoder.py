@@ -30,6 +30,9 @@ def main() -> None:
         _reply(replies, *_decoded(file, min_side or None, max_side or None, max_pixels))
 
 
+MOST_SIDE = 32_768  # pixels: a graph's resize holds tables as long as a side
+
+
 def _confine() -> None:
     """No file may be written and no memory dumped, whatever a file makes a decoder do."""
     try:
@@ -55,6 +58,11 @@ def _decoded(
     """Kind, (width, height) and pixels uint8 [H, W, 3], or kind, (0, 0) and why not."""
     try:
         header = read_header(file)
+        if max(header.width, header.height) > MOST_SIDE:
+            raise ImageError(
+                f"the uploaded image claims {header.width} x {header.height} pixels, and no side may have more than "
+                f"{MOST_SIDE}; make it smaller"
+            )
         if header.width * header.height > max_pixels:
             raise ImageError(
                 f"the uploaded image claims {header.width} x {header.height} = {header.width * header.height} pixels, "

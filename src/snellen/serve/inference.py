@@ -99,7 +99,7 @@ class Inference:
         return Response(told, headers={HEAD_LENGTH: str(head_length)}, media_type="application/octet-stream")
 
     def _parsed(self, body: bytes, head_length: str | None) -> Asked:
-        return parse(body, head_length, max_json=self._service.limits.max_json)
+        return parse(body, head_length, max_json=self._service.limits.max_json, most=self._service.limits.queue)
 
     async def _told(
         self, working: Working, asked: Asked, wanted: list[tuple[Output, bool]]

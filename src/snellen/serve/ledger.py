@@ -21,7 +21,8 @@ class Ledger:
     def request(self) -> Iterator[Hold]:
         """What a request calls with the bytes that it holds more; all are given back when the block ends.
 
-        It raises Refusal 503 when too many are held. What one request may hold alone is capped elsewhere.
+        It raises Refusal 503 when too many are held. Only the first thing that is held may be more alone: how large one
+        thing can be is capped elsewhere, and not how many things a request has.
         """
         own = 0
 
@@ -29,7 +30,7 @@ class Ledger:
             nonlocal own
             own += num
             self.held += num
-            if self.held > self._most and self.held > own:
+            if self.held > self._most and self.held > num:
                 raise busy("other requests hold all the memory there is for them")
 
         try:

@@ -39,6 +39,12 @@ class Served:
 
 def check_name(name: str) -> str:
     """``name``, which is to be part of an address. Raises ConfigError."""
-    if not name or len(name) > 200 or not name.isprintable() or set(name) & set("/?#%\\") or name in (".", ".."):
+    if (
+        not name
+        or len(name) > 200
+        or not name.isprintable()
+        or set(name) & set("/?#%\\")
+        or name in (".", "..", "stats")
+    ):
         raise ConfigError(f"{name!r} cannot be the name of a model: give one without / ? # %, as name=path")
     return name

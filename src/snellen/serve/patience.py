@@ -23,6 +23,7 @@ class PatientProtocol(H11Protocol):
 
     limits: ClassVar[Limits]
 
+    _fetching: asyncio.TimerHandle | None = None
     _awaited: _Part | None = None
     _deadline: asyncio.TimerHandle | None = None
 
@@ -42,8 +43,24 @@ class PatientProtocol(H11Protocol):
         else:
             self._await(None)
 
+    def pause_writing(self) -> None:
+        """More is written than is fetched: an answer, or answers to requests in a row, that nobody reads."""
+        super().pause_writing()
+        if self._fetching is None:
+            self._fetching = self.loop.call_later(self.limits.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_fetching()
+
+    def _stop_fetching(self) -> None:
+        if self._fetching is not None:
+            self._fetching.cancel()
+            self._fetching = None
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._await(None)
+        self._stop_fetching()
         super().connection_lost(exc)
 
     def timeout_keep_alive_handler(self) -> None:

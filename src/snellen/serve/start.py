@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from snellen.core.console import Console
 from snellen.serve.address import Access, Address
@@ -50,7 +51,7 @@ def _announce(models: Mapping[str, Served], address: Address, access: Access, po
         if not address.is_loopback:
             console.say("Whoever reaches this address may ask: it was started as insecure.")
         return
-    console.say(f"Serving on {url}?token={access.token}")
+    console.say(f"Serving on {url}?token={quote(access.token, safe='')}")
     console.say(f"Programs send the header 'Authorization: Bearer {access.token}'.")
 
 

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from snellen.serve.decoder import MOST_SIDE
 from snellen.serve.refusal import Refusal, quoted
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
@@ -31,6 +32,7 @@ IMAGE = "image"
 
 _MOST_DIMENSIONS = 8
 _LARGEST = 2**40
+_MOST_LISTED = 1_000_000  # numbers of an answer that are written as JSON
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,20 +50,24 @@ class Asked:
     binary: bool
 
 
-def parse(body: bytes, head_length: str | None, *, max_json: int) -> Asked:
-    """Raises Refusal 400 for what is not in order, 413 for more JSON than is parsed, with the name of what it is."""
+def parse(body: bytes, head_length: str | None, *, max_json: int, most: int = 128) -> Asked:
+    """``most``: images in a request. Raises Refusal 400 for what is not in order, and says what; 413 for more JSON than
+    is parsed, or more images."""
     length = len(body) if head_length is None else _length(head_length, len(body))
     if length > max_json:
         raise Refusal(413, f"{length} bytes of JSON are more than {max_json}: send tensors as binary data")
     head = _object(_json(body[:length]), "the request")
-    parameters = _object(head.get("parameters", {}), "parameters")
+    parameters = _object(head.get("parameters") or {}, "parameters")
     inputs = head.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise Refusal(400, f"inputs must be a list of one tensor, '{IMAGE}'")
     tensor = _object(inputs[0], "the input")
     if tensor.get("name") != IMAGE:
         raise Refusal(400, f"the input {quoted(tensor.get('name'))} is not known: there is '{IMAGE}'")
-    images, rest = _images(tensor, memoryview(body)[length:])
+    shape = _shape(tensor.get("shape"))
+    if shape[0] > most:  # before anything is made of each
+        raise Refusal(413, f"{shape[0]} images in one request are more than the {most} that are taken")
+    images, rest = _images(tensor, shape, memoryview(body)[length:])
     if rest:
         raise Refusal(400, f"{len(rest)} bytes follow the tensors that the request describes")
     id = head.get("id")
@@ -108,7 +114,7 @@ def _outputs(asked: Any, binary: bool) -> dict[str, bool] | None:
     wanted: dict[str, bool] = {}
     for each in asked:
         output = _object(each, "an output")
-        parameters = _object(output.get("parameters", {}), "parameters")
+        parameters = _object(output.get("parameters") or {}, "parameters")
         unknown = parameters.keys() - {"binary_data"}
         if unknown:
             raise Refusal(400, f"the parameter {quoted(min(unknown))} of an output is not supported")
@@ -119,24 +125,33 @@ def _outputs(asked: Any, binary: bool) -> dict[str, bool] | None:
 # ---- the input
 
 
-def _images(tensor: dict[str, Any], raw: memoryview) -> tuple[list[np.ndarray] | list[bytes], memoryview]:
+def _images(
+    tensor: dict[str, Any], shape: list[int], raw: memoryview
+) -> tuple[list[np.ndarray] | list[bytes], memoryview]:
     """The images of the input, and what is left of ``raw``."""
-    shape, datatype = _shape(tensor.get("shape")), tensor.get("datatype")
+    datatype = tensor.get("datatype")
     if datatype == "UINT8":
         if len(shape) != 4 or shape[3] != 3 or 0 in shape:
             raise Refusal(400, f"'{IMAGE}' as UINT8 has the shape [N, H, W, 3], RGB; got {shape}")
+        if max(shape[1:3]) > MOST_SIDE:
+            raise Refusal(422, f"no side of an image may have more than {MOST_SIDE} pixels; got {shape}")
     elif datatype == "BYTES":
         if len(shape) not in (1, 2) or math.prod(shape) != shape[0] or 0 in shape:
             raise Refusal(400, f"'{IMAGE}' as BYTES has the shape [N], an image file each; got {shape}")
     else:
         raise Refusal(400, f"'{IMAGE}' is UINT8 or BYTES, not {quoted(datatype)}")
-    parameters = _object(tensor.get("parameters", {}), "parameters")
+    parameters = _object(tensor.get("parameters") or {}, "parameters")
     if any(name.startswith("shared_memory") for name in parameters):
         raise Refusal(400, "shared memory is not supported: send the tensor in the request")
     size = parameters.get("binary_data_size")
     if size is None:
         return _from_json(tensor.get("data"), datatype, shape), raw
-    if "data" in tensor or isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(raw):
+    if (
+        tensor.get("data") is not None
+        or isinstance(size, bool)
+        or not isinstance(size, int)
+        or not 0 <= size <= len(raw)
+    ):
         raise Refusal(400, f"binary_data_size = {quoted(size)} does not fit the {len(raw)} bytes that follow the JSON")
     return _from_binary(raw[:size], datatype, shape), raw[size:]
 
@@ -241,6 +256,8 @@ def answer(head: dict[str, Any], tensors: Sequence[tuple[Tensor, bool]]) -> tupl
             raws.append(tensor.raw())
             told["parameters"] = {"binary_data_size": len(raws[-1])}
         else:
+            if isinstance(tensor.values, np.ndarray) and tensor.values.size > _MOST_LISTED:
+                raise Refusal(413, f"'{tensor.name}' is too large for JSON: ask for it with binary_data")
             told["data"] = tensor.listed()
         outputs.append(told)
     text = json.dumps({**head, "outputs": outputs}, allow_nan=False).encode()
