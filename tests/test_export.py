@@ -8,7 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +263,21 @@ def test_soft_suppression_is_refused_with_what_to_do(tmp_path: Path) -> None:
     records = {"val": records_of("detection", images_in(tmp_path / "images", 2))}
     with pytest.raises(ConfigError, match=r"soft suppression .* train with nms = 'per class'"):
         export_model(model, about(model), records, tmp_path / "out", console=quiet())
+
+
+def test_network_that_cannot_be_traced_is_refused_in_a_line(
+    labels: tuple[LoadedModel, dict[str, Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Deciding(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            means = images.float().mean((1, 2, 3))
+            return torch.stack([means] * 3, 1) if float(means.sum()) > 100 else torch.stack([-means] * 3, 1)
+
+    model = replace(labels[0], network=Deciding())
+    with pytest.raises(ConfigError, match="small-resnet cannot be exported to onnx, as it cannot be traced") as refused:
+        export_model(model, about(model), labels[1], tmp_path / "out", console=quiet())
+    assert "\n" not in str(refused.value) and "\x1b" not in str(refused.value) and capfd.readouterr().err == ""
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_artifact_is_said_in_a_line(tmp_path: Path) -> None:

@@ -100,13 +100,6 @@ def test_weights_are_shares_and_what_counts_nothing_is_not_heard(name: str) -> N
     assert not agree(task, one, task.decode_together(outputs, weights=(3.0, 1.0)))
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("detection", "instances")])
-def test_without_weights_it_is_the_mean_that_combine_gives(name: str) -> None:
-    task: Task[Any] = create_task(name, CLASSES)
-    outputs = raw(name, 4)
-    assert agree(task, task.decode_together(outputs), task.decode(task.combine(outputs)))
-
-
 @pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0), (1.0, -0.5), (1.0, float("nan")), (float("inf"), 1.0)])
 def test_weights_that_are_none_are_refused(weights: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="2 weights of 0 or more are needed"):

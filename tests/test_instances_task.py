@@ -297,8 +297,8 @@ def test_several_networks_answer_as_one_with_prototypes_of_their_own() -> None:
         instance_set([disc_mask(20, 20, 12, (80, 64))], [0], (80, 64)),
         instance_set([square_mask(40, 20, 24, (80, 64))], [1], (80, 64)),
     )
-    together = TASK.combine([_outputs([one], [frame]), _outputs([other], [frame], cells=8)])
-    found = TASK.decode(together, [frame])[0]
+    outputs = [_outputs([one], [frame]), _outputs([other], [frame], cells=8)]
+    found = TASK.decode_together(outputs, [[frame], [frame]])[0]
     assert found.labels.tolist() == [0, 1]
     assert _iou(whole_mask(found, 0), whole_mask(one)) > 0.9 and _iou(whole_mask(found, 1), whole_mask(other)) > 0.9
 

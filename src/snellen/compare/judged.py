@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from snellen.core.errors import DataError, RunError
-from snellen.core.run import OUT_OF_FOLD, RunFolder
+from snellen.core.run import OUT_OF_FOLD, RunFolder, names_of
 from snellen.data.manifest import Manifest, Row
 from snellen.tasks.base import Task, create_task
 
@@ -75,7 +74,7 @@ class Match:
 
 def read_judged(runs: Sequence[RunFolder]) -> list[Judged]:
     """Raises RunError for a run without answers, DataError when the runs answer different questions."""
-    names = _names([run.path for run in runs])
+    names = names_of([run.path for run in runs])
     judged = [_read(run, name) for run, name in zip(runs, names, strict=True)]
     first = judged[0]
     for other in judged[1:]:
@@ -108,16 +107,6 @@ def _read(run: RunFolder, name: str) -> Judged:
     except (KeyError, TypeError, ValueError) as error:
         raise RunError(f"{run.path / 'data.json'} is damaged: {error!r}") from None
     return Judged(run, name, task, manifest, sides)
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-    whole = [path.absolute().parts for path in paths]
-    for length in range(1, max(map(len, whole)) + 1):
-        names = ["/".join(parts[-length:]) for parts in whole]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{'/'.join(parts[-1:])} ({i})" for i, parts in enumerate(whole, start=1)]  # one run given twice
 
 
 def match(runs: Sequence[Judged]) -> Match | None:

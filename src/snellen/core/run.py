@@ -249,3 +249,13 @@ class RunFolder:
             whole = content[: content.rfind(b"\n") + 1]
             if whole != content:
                 write_bytes(path, whole)
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What to call runs that lie at ``paths``: the shortest ends that tell them apart."""
+    whole = [path.absolute().parts for path in paths]
+    for length in range(1, max(map(len, whole)) + 1):
+        names = ["/".join(parts[-length:]) for parts in whole]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{'/'.join(parts[-1:])} ({i})" for i, parts in enumerate(whole, start=1)]  # one run given twice

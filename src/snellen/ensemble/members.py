@@ -11,7 +11,7 @@ from pathlib import Path
 from snellen.core.errors import ConfigError, DataError, RunError
 from snellen.core.files import sha256_of_file
 from snellen.core.plan import Plan
-from snellen.core.run import RunFolder
+from snellen.core.run import RunFolder, names_of
 from snellen.data.manifest import Manifest, Row
 
 
@@ -83,7 +83,11 @@ def open_members(paths: Sequence[Path]) -> list[Member]:
     folders = [folder for path in paths for folder in _runs_of(RunFolder.open(path))]
     if len(folders) < 2:
         raise ConfigError("give two runs or more: an ensemble of one model is that model")
-    names = _names([folder.path for folder in folders])
+    paths = [folder.path.absolute() for folder in folders]
+    repeated = next((path for path in paths if paths.count(path) > 1), None)
+    if repeated is not None:
+        raise RunError(f"{repeated} is given twice: name each run once")
+    names = names_of(paths)
     members = [Member(name, folder) for name, folder in zip(names, folders, strict=True)]
     twice = [name for name, count in Counter(member.sha256 for member in members).items() if count > 1]
     if twice:
@@ -105,16 +109,6 @@ def _runs_of(run: RunFolder) -> Iterator[RunFolder]:
         raise RunError(f"{run.path} is not done, but {run.status}: go on with snellen train --resume {run.path}")
     run.models()
     yield run
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-    whole = [path.absolute().parts for path in paths]
-    for length in range(1, max(map(len, whole)) + 1):
-        names = ["/".join(parts[-length:]) for parts in whole]
-        if len(set(names)) == len(names):
-            return names
-    raise RunError(f"{next(str(path) for path in paths if paths.count(path) > 1)} is given twice: name each run once")
 
 
 def _check_question(first: Member, other: Member) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snellen.core.errors import ConfigError
 from snellen.export.graph import Graph
 from snellen.nn.detection.suppression_graph import suppressed
 
@@ -33,10 +35,17 @@ def _(boxes: Tensor, scores: Tensor, iou: float, threshold: float, most: int) ->
 def onnx_model(graph: Graph) -> Any:
     """A graph as an ``onnx.ModelProto`` with the input 'image' and the task's named answers.
 
-    The number, height and width of the images are free; all of one call have one size.
+    The number, height and width of the images are free; all of one call have one size. Raises ConfigError for a
+    network that fixes one of them while it is traced.
     """
     free = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
-    return traced(graph, "image", example(), free)
+    proto = traced(graph, "image", example(), free)
+    sides = proto.graph.input[0].type.tensor_type.shape.dim
+    if not all(sides[i].dim_param for i in free):
+        raise ConfigError(
+            "the network fixes how many images it takes while it is traced: train with another architecture"
+        )
+    return proto
 
 
 def traced(module: nn.Module, name: str, given: Tensor, free: Mapping[int, Any]) -> Any:
@@ -89,7 +98,7 @@ def _quiet() -> Iterator[None]:
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # a failure prints a thousand lines of graph
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -92,11 +92,18 @@ def _built(kind: Kind, model: LoadedModel, about: Manifest) -> tuple[Any, dict[s
         raise not_installed(about.format, "tracing a model", error) from None
     except Exception as error:  # torch's tracer raises almost anything
         what = model.plan.architecture or model.plan.model
-        why = " ".join(str(error).split())[:160]
         raise ConfigError(
-            f"{what} cannot be exported to {about.format}: train with another architecture "
-            f"({type(error).__name__}: {why})"
+            f"{what} cannot be exported to {about.format}, as it cannot be traced: train with another architecture "
+            f"({_first_cause(error)})"
         ) from error
+
+
+def _first_cause(error: BaseException) -> str:
+    """What was wrong at first, in a few words: torch wraps it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 def _accepted(

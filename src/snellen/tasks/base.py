@@ -269,10 +269,6 @@ class Task(ABC, Generic[TargetT]):
         """The predictions and the truth back from what ``arrays`` made. Raises KeyError for what it did not make."""
 
     @abstractmethod
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Raw outputs of several models for the same images -> raw outputs that decode to the mean prediction."""
-
-    @abstractmethod
     def decode_together(
         self, outputs: Sequence[Any], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
     ) -> Sequence[TargetT]:

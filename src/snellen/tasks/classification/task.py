@@ -60,9 +60,6 @@ class _ImageTask(Task[KindT]):
         weight, bias = fit_linear_svm(features, targets, len(self.classes), groups, plan)
         return {"head.weight": weight, "head.bias": bias}
 
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        return self._mean(outputs, shares_of((), len(outputs)))
-
     def decode_together(
         self, outputs: Sequence[Tensor], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
     ) -> Sequence[KindT]:

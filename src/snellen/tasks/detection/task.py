@@ -85,12 +85,6 @@ class Detection(ObjectTask[Boxes]):
     def metrics(self) -> DetectionMetrics:
         return DetectionMetrics(self.classes)
 
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        """The candidates of all models, of which overlapping ones are thinned out as those of one."""
-        import torch
-
-        return torch.cat(list(outputs), 1)
-
     def draw_objects(self, image: np.ndarray, shown: Boxes, names: Sequence[str], scale: np.ndarray) -> Image.Image:
         from snellen.draw.boxes import draw_boxes
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,20 +93,3 @@ def _interpolated(values: Floats, places: NDArray[np.float64]) -> Floats:
     share = (at - below).astype(np.float32)[:, None]
     above = np.minimum(below + 1, len(values) - 1)
     return np.asarray(values[below] * (1 - share) + values[above] * share)
-
-
-def merged(outputs: Sequence[tuple[Tensor, Tensor]], num_classes: int) -> tuple[Tensor, Tensor]:
-    """The outputs of several networks for the same images as if of one: all candidates, and all prototypes, of which
-    each candidate takes only those of its own network. The prototypes become as fine as the finest."""
-    import torch
-    from torch.nn import functional
-
-    finest = max((tuple(prototypes.shape[2:]) for _, prototypes in outputs), key=lambda shape: shape[0] * shape[1])
-    counts = [prototypes.shape[1] for _, prototypes in outputs]
-    candidates = []
-    for number, (own, _) in enumerate(outputs):
-        boxes, coefficients = own[..., : 4 + num_classes], own[..., 4 + num_classes :]
-        before, after = sum(counts[:number]), sum(counts[number + 1 :])
-        candidates.append(torch.cat([boxes, functional.pad(coefficients, (before, after))], 2))
-    fine = [functional.interpolate(each, finest, mode="bilinear", align_corners=False) for _, each in outputs]
-    return torch.cat(candidates, 1), torch.cat(fine, 1)

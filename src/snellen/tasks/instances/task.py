@@ -13,7 +13,7 @@ from snellen.core.geometry import Size, identity
 from snellen.core.masks import Mask, runs_to_text
 from snellen.core.sample import Frame
 from snellen.tasks.instances.arrays import flat_masks, unflat_masks
-from snellen.tasks.instances.finding import FLOOR, MOST, find, merged, placed_masks
+from snellen.tasks.instances.finding import FLOOR, MOST, find, placed_masks
 from snellen.tasks.instances.fusion import voted
 from snellen.tasks.instances.metrics import InstanceMetrics
 from snellen.tasks.instances.target import InstanceSet
@@ -131,10 +131,6 @@ class Instances(ObjectTask[InstanceSet]):
         return [
             InstanceSet(masks=tuple(islice(masks, len(fields["labels"]))), **fields) for fields in unflat(name, arrays)
         ]
-
-    def combine(self, outputs: Sequence[Any]) -> Any:
-        """What all models have found, of which overlapping objects are thinned out as those of one."""
-        return merged(outputs, len(self.classes))
 
     def describe(self, predicted: InstanceSet) -> dict[str, Any]:
         """``segmentation`` is COCO's: compressed runs, of the whole image."""

@@ -137,9 +137,6 @@ class Regression(Task[Values]):
     def read_arrays(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[Values], list[Values]]:
         return [Values(row) for row in arrays["predicted"]], [Values(row) for row in arrays["truth"]]
 
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        return _mean(outputs, shares_of((), len(outputs)))
-
     def decode_together(
         self, outputs: Sequence[Tensor], frames: Sequence[Sequence[Frame]] = (), weights: Sequence[float] = ()
     ) -> list[Values]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -129,12 +128,6 @@ class Segmentation(Task[ClassMap]):
     def _favour(self, outputs: Tensor) -> Tensor | None:
         """What is added to the logits [C] for what is decided, and not for how sure that is."""
         return outputs.new_tensor(self.decision).log() if self.decision else None
-
-    def combine(self, outputs: Sequence[Tensor]) -> Tensor:
-        import torch
-
-        logs = torch.stack([output.float().log_softmax(1) for output in outputs])
-        return logs.logsumexp(0) - math.log(len(outputs))
 
     def merge(self, parts: Sequence[ClassMap], regions: Sequence[Region], size: Size, way: str) -> ClassMap:
         return ClassMap.assembled(parts, regions, size, len(self.classes))
