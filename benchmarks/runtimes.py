@@ -2,9 +2,10 @@
 
     python benchmarks/runtimes.py runs/NAME --keep artifacts/NAME
 
-Artifacts are exported once into the folder that is kept, and their metric is the one that they were verified by. All
-are timed in one process and in turns, so that a machine that is busy for a while is busy for all of them. 'network' is
-the run itself in this process, with Pillow's resize.
+Artifacts are exported once into the folder that is kept, which takes minutes each (``--rounds 0``: only that); their
+metric, and the share of decisions in which they differ from the network in single precision, are those that they were
+verified by. All are timed in one process and in turns, so that a machine that is busy for a while is busy for all of
+them. 'network' is the run itself in this process, in the precision of its plan and with Pillow's resize.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -44,10 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--keep", type=Path, required=True, help="where the artifacts are, or will be")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="how often each is timed, for one image and for several")
+    parser.add_argument("--ways", default=",".join("-".join(way) for way in WAYS), help="which, with commas between")
     asked = parser.parse_args()
 
-    artifacts, refused = exported(asked.run, asked.keep)
+    artifacts, refused = exported(
+        asked.run, asked.keep, [way for way in WAYS if "-".join(way) in asked.ways.split(",")]
+    )
+    if not asked.rounds:
+        return
     folder = RunFolder.open(asked.run)
     console = Console()
     pixels = decode(own_sides(folder, cache_of(folder.config), console, ("val",))["val"][0].path)
@@ -60,20 +66,22 @@ def main() -> None:
 
     print(f"{asked.run}: an image of {pixels.shape[1]} x {pixels.shape[0]}, {os.cpu_count()} cores, ", end="")
     print(f"load {os.getloadavg()[0]:.1f}\n")
-    print("| | metric | ms, one image | images/s, 8 at once | MB |")
-    print("|---|---|---|---|---|")
+    print(f"| | {network.task.headline} | differ | ms, one image | images/s, {TOGETHER} at once | MB |")
+    print("|---|---|---|---|---|---|")
     for name in ways:
-        metric, size = facts(artifacts.get(name), asked.keep / name)
-        print(f"| {name} | {metric} | {1e3 * one[name]:.1f} | {TOGETHER / many[name]:.1f} | {size} |")
+        told = facts(artifacts[name], asked.keep / name) if name in artifacts else (own_metric(folder, network), "", "")
+        print(f"| {name} | {told[0]} | {told[1]} | {1e3 * one[name]:.1f} | {TOGETHER / many[name]:.1f} | {told[2]} |")
     for name, why in refused.items():
-        print(f"| {name} | refused: {why} | | | |")
+        print(f"| {name} | refused: {why} | | | | |")
 
 
-def exported(run: Path, keep: Path) -> tuple[dict[str, ArtifactAnswering], dict[str, str]]:
+def exported(
+    run: Path, keep: Path, ways: Sequence[tuple[str, str]]
+) -> tuple[dict[str, ArtifactAnswering], dict[str, str]]:
     """By format and precision; and why there is none."""
     found: dict[str, ArtifactAnswering] = {}
     refused: dict[str, str] = {}
-    for to, precision in WAYS:
+    for to, precision in ways:
         name = f"{to}-{precision}"
         try:
             if not (keep / name).exists():
@@ -100,14 +108,20 @@ def in_turns(ways: dict[str, Callable[[int], object]], n: int, rounds: int) -> d
     return taken
 
 
-def facts(artifact: ArtifactAnswering | None, folder: Path) -> tuple[str, str]:
-    """The metric, and the size of the model's files; of the network neither is asked."""
-    if artifact is None:
-        return "", ""
+def own_metric(folder: RunFolder, network: NetworkAnswering) -> str:
+    """What the run's results say of the validation images."""
+    told = folder.read_json("results.json", missing={}).get("splits", {}).get("val", {}).get(network.task.headline)
+    return f"{told['value']:.4f}" if told else ""
+
+
+def facts(artifact: ArtifactAnswering, folder: Path) -> tuple[str, str, str]:
+    """The metric, how many decisions differ, and the size of the model's files."""
     manifest = artifact.manifest
     size = sum(path.stat().st_size for path in folder.glob(f"{Path(manifest.file).stem}.*"))
     checked = manifest.checked
-    return f"{checked['artifact']:.4f} (network {checked['network']:.4f})", f"{size / 1e6:.1f}"
+    share, shifted = (100 * checked.get(name, 0) / checked["decisions"] for name in ("different", "shifted"))
+    differ = f"{share:.3g} %" + (f", {shifted:.3g} % shifted only" if shifted else "")
+    return f"{checked['artifact']:.4f} (network {checked['network']:.4f})", differ, f"{size / 1e6:.1f}"
 
 
 if __name__ == "__main__":

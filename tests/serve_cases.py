@@ -139,8 +139,9 @@ class Listening:
     server: Server
     thread: threading.Thread
 
-    def connected(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+    def connected(self, address: str = "127.0.0.1") -> socket.socket:
+        """``address`` is that of the client."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(address, 0))
 
     def send(self, raw: bytes) -> bytes:
         """Everything that the server says to ``raw`` before it closes."""

@@ -96,6 +96,27 @@ def test_models_that_answer_other_questions_are_refused() -> None:
         ensemble([model("classification", outputs), model("multilabel", outputs)])
 
 
+@pytest.mark.parametrize("task", [name for name in TASKS if not is_dense(name)])
+def test_members_that_know_the_classes_in_another_order_are_joined_by_name(task: str) -> None:
+    outputs = [2 * torch.randn(20, 3, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+    rule = () if task == "regression" else (0.3, 0.4, 0.9)
+    one, other = (model(task, each, rule) for each in outputs)
+    order = (CLASSES[2], CLASSES[0], CLASSES[1])
+    moved_rule = (rule[2], rule[0], rule[1]) if rule else ()
+    plan = replace(other.plan, classes=order)
+    moved = LoadedModel(Says(outputs[1][:, [2, 0, 1]]), create_task(task, order, moved_rule), plan)
+    for expected, found in zip(*(answers(ensemble([one, each]), 20).values() for each in (other, moved)), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert ensemble([one, moved]).task.decision == pytest.approx(rule)
+
+
+def test_other_classes_are_refused_by_name() -> None:
+    other = model("classification", torch.zeros(1, 3))
+    other = replace(other, plan=replace(other.plan, classes=("circle", "square", "star")))
+    with pytest.raises(RunError, match=r"differ \(star, triangle\)"):
+        ensemble([model("classification", torch.zeros(1, 3)), other])
+
+
 class Widths(nn.Module):
     """A network that tells in its first output how wide the images are that it gets."""
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from snellen.core.errors import ConfigError
 from snellen.ensemble.soup import greedy_soup, mean_weights, statistics_differ
-from snellen.ensemble.ways import WAYS, check_fit, check_way, rule_of, ways_for
+from snellen.ensemble.ways import WAYS, check_fit, check_way, chosen_way, rule_of, ways_for
 from snellen.ensemble.weights import Numbers, greedy_selection, halves, least_loss
 from snellen.metrics.correlation import error_correlation, majority_if_independent, moments, square_of_mean
 from snellen.tasks.base import TASKS
@@ -175,6 +175,14 @@ def test_ways_that_do_not_fit_are_refused_with_those_that_do() -> None:
             assert (way in ways_for(task)) or rule_of(task, way) is None
             if way in ("vote", "rank") and way in ways_for(task):
                 assert callable(rule_of(task, way))
+
+
+def test_objects_are_weighed_where_there_are_images_to_fit_by_and_the_reason_is_told() -> None:
+    assert chosen_way("auto", "detection", 8)[0] == chosen_way("auto", "instances", 100)[0] == "weighted"
+    way, reason = chosen_way("auto", "detection", 7)
+    assert way == "mean" and "7 validation images are too few" in reason
+    assert {chosen_way("auto", task, 100)[0] for task in ("classification", "segmentation", "regression")} == {"mean"}
+    assert chosen_way("vote", "classification", 0) == ("vote", "")
 
 
 # ---- soups

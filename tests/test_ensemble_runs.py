@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,20 @@ from safetensors.numpy import load_file
 
 import snellen
 from shapes import save_folders
+from snellen.api.ensemble_results import _Told, _verdict
 from snellen.api.ensembling import ensemble
+from snellen.api.exporting import _own_images
 from snellen.api.training import train_run
 from snellen.core.checkpoint import Checkpoint
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, RunError
+from snellen.core.estimate import Estimate
 from snellen.core.run import RunFolder
-from snellen.ensemble import judging, load_run
+from snellen.ensemble import fitting, judging, load_run
 from snellen.ensemble.members import open_members, shared_sides
+from snellen.export import write
+from snellen.metrics.paired import Difference
 from snellen.report.ensemble import build_ensemble_report
 from snellen.tasks.loading import LoadedModel
 
@@ -177,9 +183,49 @@ def test_folds_are_judged_on_test_images_alone_and_fit_nothing(place: Path, tmp_
     (study / "STATUS").write_text("done\n")
     folds = ensemble(study, way="vote", out=tmp_path / "folds", device="cpu", console=silent())
     assert set(folds.metrics) == {"test"} and "2 models" in folds.verdict
+    assert set(_own_images(folds.folder, silent())) == {"test"}
     with pytest.raises(DataError, match="way = mean"):
         ensemble(study, way="weighted", out=tmp_path / "weighted", device="cpu", console=silent())
     assert not (tmp_path / "weighted").exists()
+
+
+def test_ensemble_is_exported_as_one_graph_with_the_answers_of_all(
+    joined: snellen.Run, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_GOLDEN_CANDIDATES", 6)
+    artifact = snellen.export(joined, "torch", out=tmp_path / "artifact", console=silent())
+    photos = sorted((place / "photos" / "square").iterdir())[:3]
+    ours, theirs = (snellen.predict(each, photos, device="cpu") for each in (joined, artifact))
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.to_json()["probabilities"] == pytest.approx(one.to_json()["probabilities"], abs=1e-5)
+    assert artifact.checked["split"] == "val" and artifact.checked["different"] == 0
+    assert snellen.verify(artifact.path, console=silent()) == []
+    card = (artifact.path / "README.md").read_text()
+    assert "The weighted mean of 2 networks" in card and "12 x 12 pixels" in card and "2 networks that were" in card
+    with pytest.raises(ConfigError, match="'cuda' is not for an exported model, which Snellen runs on the CPU"):
+        snellen.predict(artifact, photos, device="cuda")
+
+
+def test_an_ensemble_that_loses_to_its_best_member_says_so_with_what_to_do() -> None:
+    numbers = {"accuracy": Estimate(value=0.9, n=50)}
+    standing: Any = SimpleNamespace(
+        panel=SimpleNamespace(members=SimpleNamespace(task=SimpleNamespace(headline="accuracy"))),
+        ours=SimpleNamespace(numbers=numbers, samples=()),
+        members=[SimpleNamespace(numbers=numbers, samples=())],
+        predicted=[None] * 50,
+    )
+    words = {}
+    for low, high in ((-0.05, 0.01), (-0.05, -0.01), (-0.01, 0.05)):
+        found = Difference(value=(low + high) / 2, low=low, high=high, method="paired bootstrap")
+        for can_fit in (True, False):
+            told = _Told("the mean of 2 models", "strong", "test", 2.0, ["strong", "weak"], can_fit)
+            words[low, high, can_fit] = _verdict(told, standing, 0, found)
+    alone = _Told("the weighted mean of 1 of 2 models", "strong", "test", 1.0, ["strong"], False)
+    assert "leaves strong alone: there is nothing to gain" in _verdict(alone, standing, 0, None)
+    for (_, high, can_fit), said in words.items():
+        loses = high < 0.05
+        assert ("below its best member on these images: use strong alone" in said) == loses
+        assert ("--way weighted" in said) == (loses and can_fit)
 
 
 def test_fitted_weights_are_judged_on_images_they_were_not_fitted_on(place: Path, tmp_path: Path) -> None:
@@ -196,6 +242,26 @@ def test_fitted_weights_are_judged_on_images_they_were_not_fitted_on(place: Path
     )
     flattered = snellen.evaluate(run, device="cpu", console=silent()).numbers["val"]["accuracy"].value
     assert flattered == pytest.approx(results(run)["ensemble"]["flattered"])
+
+
+def test_the_question_stays_the_first_members_though_it_counts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two tables with their columns in other orders; what is left is the second member, and is asked in the first's."""
+    photos = save_folders(tmp_path / "photos", per_class=20, side=8)
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    for run, columns in (("a", {"low": 0, "high": 100}), ("b", {"high": 100, "low": 0})):
+        rows = [",".join([name, *(str(far + i % 7) for far in columns.values())]) for i, name in enumerate(names)]
+        table = tmp_path / f"{run}.csv"
+        table.write_text("\n".join([",".join(["image", *columns]), *rows]) + "\n")
+        given = {"data": str(table), "images": str(photos), "task": "regression", "split_seed": 0, "epochs": 1}
+        config = Config.of(cache=str(tmp_path / "cache"), **given, **FIXED)
+        train_run(config, tmp_path / run, silent(), report=False)
+    monkeypatch.setattr(fitting, "least_loss", lambda numbers: (0.0, 1.0))
+    left = ensemble(tmp_path / "a", tmp_path / "b", way="weighted", out=tmp_path / "ab", device="cpu", console=silent())
+    assert load_run(left.folder, device="cpu").task.classes == ("low", "high")
+    again = snellen.evaluate(left, device="cpu", console=silent()).numbers
+    assert again["test"]["r2"].value == pytest.approx(results(left)["splits"]["test"]["r2"]["value"], abs=1e-6)
 
 
 def test_soup_is_one_network(place: Path, tmp_path: Path) -> None:

@@ -223,10 +223,12 @@ def test_another_resize_is_found_named_and_nothing_is_written(
 ) -> None:
     from snellen.nn import placing
 
-    def nearest(values: torch.Tensor, axis: placing.Axis, length: int) -> torch.Tensor:
-        return values[..., (torch.arange(length) * axis.length) // length]
+    def nearest(axis: placing.Axis, length: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        taken = (torch.arange(length) * axis.length) // length
+        weights = (taken[:, None] == torch.arange(axis.length)).float()
+        return 2048 * weights, 0 * weights
 
-    monkeypatch.setattr(placing, "_resampled", nearest)
+    monkeypatch.setattr(placing, "_weights", nearest)
     with pytest.raises(ExportError, match=r"nothing was written.*the resize differs: a pixel of an image of"):
         export_model(labels[0], about(labels[0]), labels[1], tmp_path / "out", console=quiet())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
@@ -256,13 +258,6 @@ def test_interrupt_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         export_model(labels[0], about(labels[0]), labels[1], tmp_path / "out", console=quiet())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
-
-
-def test_soft_suppression_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    model = a_model("detection", nms="soft")
-    records = {"val": records_of("detection", images_in(tmp_path / "images", 2))}
-    with pytest.raises(ConfigError, match=r"soft suppression .* train with nms = 'per class'"):
-        export_model(model, about(model), records, tmp_path / "out", console=quiet())
 
 
 def test_network_that_cannot_be_traced_is_refused_in_a_line(

@@ -115,6 +115,19 @@ def test_classes_are_decided_by_the_rule_of_the_task() -> None:
     assert favoured.scores == pytest.approx([0.65, 0.35])
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_outputs_for_classes_in_another_order_are_put_in_order(name: str) -> None:
+    """A model that has learnt the third class first, the first second and the second third."""
+    task: Task[Any] = create_task(name, CLASSES)
+    (outputs,) = raw(name, 1)
+    whole = outputs[0] if isinstance(outputs, tuple) else outputs
+    columns = [2, 0, 1] if whole.shape[1] == 3 else [0, 1, 2, 3, 6, 4, 5, *range(7, whole.shape[2])]
+    other = whole[:, columns] if whole.shape[1] == 3 else whole[:, :, columns]
+    told = (other, outputs[1]) if isinstance(outputs, tuple) else other
+    assert not agree(task, task.decode(told), task.decode(outputs))
+    assert agree(task, task.decode(task.in_order(told, (1, 2, 0))), task.decode(outputs))
+
+
 # --- boxes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 
 import pytest
@@ -93,6 +94,20 @@ def test_train_mode_leaves_only_what_is_wholly_frozen_in_evaluation_mode() -> No
     set_trainable(network, True)
     train_mode(network)
     assert all(module.training for module in network.modules())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_module_trains_unless_it_or_one_around_it_has_parameters_and_none_of_them_learns(seed: int) -> None:
+    network = Network(_preprocessing(16), SmallResNet(16), 3, dropout=0.5)
+    rng = random.Random(seed)
+    for module in rng.sample(list(network.modules()), 12):
+        set_trainable(module, rng.random() < 0.3)
+    frozen = set[nn.Module]()
+    for module in network.modules():
+        if {parameter.requires_grad for parameter in module.parameters()} == {False}:
+            frozen.update(module.modules())
+    train_mode(network)
+    assert {module for module in network.modules() if not module.training} == frozen
 
 
 # --- the moving average

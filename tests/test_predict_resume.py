@@ -12,6 +12,7 @@ import pytest
 
 from predict_cases import BATCH, NAMES, Eyes, save_photos, tree
 from snellen.core.errors import ConfigError, RunError
+from snellen.core.files import held
 from snellen.predict import writing
 from snellen.predict.predictor import Predictor
 from snellen.predict.sources import Images
@@ -115,6 +116,14 @@ def test_kills_one_after_another_and_between_the_writers_lose_nothing(
             except Killed:
                 kills += 1
     assert kills == NUM and tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_two_predictions_do_not_write_one_folder_at_once(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with held(tmp_path / "out"), pytest.raises(RunError, match="is being written by another process: wait"):
+        predicted("classification", photos, tmp_path / "out")
+    assert not any((tmp_path / "out").iterdir())
+    assert predicted("classification", photos, tmp_path / "out").num_images == NUM
 
 
 @pytest.mark.parametrize("step", ["finish", "tidy"])

@@ -59,7 +59,7 @@ def held(model: Shades, batcher: Batcher) -> Future[Any]:
 
 def test_batch_closes_when_it_is_full() -> None:
     model, notes = Shades(), Notes()
-    with batching(model, notes, max_delay=1000 * LATE) as batcher:
+    with batching(model, notes, max_delay=1000 * LATE) as batcher, batcher.places(8):
         futures = [batcher.submit(seen(red)) for red in range(8)]
         assert [len(future.result(LATE).scores) for future in futures] == [3] * 8
     assert model.batches == [4, 4]
@@ -68,7 +68,7 @@ def test_batch_closes_when_it_is_full() -> None:
 
 def test_batch_closes_when_its_first_image_waited_long_enough() -> None:
     model = Shades()
-    with batching(model, max_delay=1.0) as batcher:
+    with batching(model, max_delay=1.0) as batcher, batcher.places(2):  # the other never comes
         assert batcher.submit(seen(1)).result(LATE) is not None
     assert model.batches == [1]
 
@@ -104,7 +104,7 @@ def test_answer_is_the_same_alone_and_in_any_company(reds: list[int], most: int,
 
 def test_image_that_breaks_the_model_fails_alone_and_is_counted() -> None:
     model, notes = Shades(broken=(13,)), Notes()
-    with batching(model, notes, max_delay=1000 * LATE) as batcher:
+    with batching(model, notes, max_delay=1000 * LATE) as batcher, batcher.places(4):
         futures = [batcher.submit(seen(red)) for red in (1, 13, 2, 3)]
         assert [type(future.exception(LATE)) for future in futures] == [type(None), ModelFailed, type(None), type(None)]
     assert notes.told == [(4, 1)]
@@ -134,9 +134,9 @@ def test_who_went_away_is_dropped_before_the_model_runs() -> None:
 def test_full_queue_refuses_and_has_room_again_afterwards() -> None:
     with batching(Shades()) as batcher:
         with batcher.places(7):
-            batcher.check_room()
-            with batcher.places(1), pytest.raises(Refusal) as refused:
-                batcher.check_room()
+            batcher.check_room("another")
+            with batcher.places(1, "another"), pytest.raises(Refusal) as refused:
+                batcher.check_room("one more")
         batcher.check_room()
         assert (refused.value.status, refused.value.retry_after) == (503, 1)
         with pytest.raises(Refusal) as never, batcher.places(9):

@@ -81,6 +81,46 @@ def test_triton_client_finds_server_and_models_ready(triton: Any) -> None:
     ]
 
 
+def test_triton_client_gets_a_configuration_that_agrees_with_the_metadata(triton: Any) -> None:
+    for task in TASKS:
+        for version in ("", "1"):
+            told, config = triton.get_model_metadata(task, version), triton.get_model_config(task, version)
+            assert (config["name"], config["platform"], config["max_batch_size"]) == (task, told["platform"], 0)
+            for tensors, declared in ((config["input"], told["inputs"]), (config["output"], told["outputs"])):
+                assert [(each["name"], each["dims"]) for each in tensors] == [
+                    (each["name"], each["shape"]) for each in declared
+                ]
+                kinds = {"BYTES": "TYPE_STRING"}
+                assert [each["data_type"] for each in tensors] == [
+                    kinds.get(each["datatype"], f"TYPE_{each['datatype']}") for each in declared
+                ]
+
+
+NOT_SERVED: dict[str, tuple[Any, ...]] = {
+    "load_model": ("detection",),
+    "unload_model": ("detection",),
+    "get_trace_settings": (),
+    "update_log_settings": ({"log_info": True},),
+    "get_system_shared_memory_status": (),
+    "register_cuda_shared_memory": ("x", b"handle", 0, 10),
+}
+
+
+@pytest.mark.parametrize("method", NOT_SERVED)
+def test_triton_client_is_told_what_is_not_served(triton: Any, method: str) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    with pytest.raises(InferenceServerException, match=r"\[404\] this part of the protocol is not served; /v2 names"):
+        getattr(triton, method)(*NOT_SERVED[method])
+
+
+def test_server_is_named_with_and_without_a_slash_and_health_is_told_as_json(client: TestClient) -> None:
+    assert client.get("/v2").json() == client.get("/v2/").json()
+    assert client.get("/v2/health/live").json() == {"live": True}  # KServe's client reads these
+    assert client.get("/v2/health/ready").json() == {"ready": True}
+    assert client.get("/v2/models/shades/ready").json() == {"name": "shades", "ready": True}
+
+
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("task", TASKS)
 def test_triton_client_gets_the_answers_of_the_model(triton: Any, task: str, binary: bool) -> None:

@@ -19,10 +19,10 @@ from starlette.testclient import TestClient
 from evil_images import bomb_png, encoded
 from serve_cases import HOST, Listening, Shades, asking, listening, photograph, plain, post, received, served
 from snellen.core.errors import ConfigError
-from snellen.serve.address import Access, Address
+from snellen.serve.address import Access, Address, network_of
 from snellen.serve.ledger import Ledger
 from snellen.serve.limits import Limits
-from snellen.serve.models import check_name
+from snellen.serve.models import Served, check_name
 from snellen.serve.refusal import Refusal
 
 TOKEN = "a-token+of/its=own"
@@ -32,7 +32,7 @@ MOST = 5000  # bytes of a body, here
 @pytest.fixture(scope="module")
 def server() -> Iterator[Listening]:
     # The limits are so short that tests wait for them.
-    with listening(max_body=MOST, head_seconds=0.3, body_seconds=0.3, per_client=4, connections=20) as found:
+    with listening(max_body=MOST, head_seconds=0.3, body_seconds=0.3, per_client=10, connections=30) as found:
         yield found
 
 
@@ -142,6 +142,8 @@ def test_token_in_the_address_becomes_a_cookie_that_no_page_can_read(guarded: Te
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
     guarded.cookies.clear()
     assert guarded.get("/models", headers={"cookie": cookie.partition(";")[0]}).status_code == 200
+    elsewhere = {"host": f"{HOST}:8001"}
+    assert guarded.get("/models", headers={"cookie": cookie.partition(";")[0], **elsewhere}).status_code == 401
     assert guarded.get("/", params={"token": "wrong-token"}).status_code == 401
     assert guarded.get("/models", params={"token": TOKEN}).status_code == 401
 
@@ -247,7 +249,8 @@ def test_full_queue_and_greedy_client_are_told_when_to_come_back() -> None:
     model = Shades(gate=threading.Event())
     assert model.gate is not None
     model.gate.set()
-    with listening(served(shades=model), max_batch=1, queue=2, per_client=3) as server:
+    models = {"shades": Served(model, {}, lambda *asked: pytest.fail("its image never arrives"))}
+    with listening(models, max_batch=1, queue=2, per_client=3) as server:
         model.gate.clear()
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(server.send, post("/predict", plain(red))) for red in (1, 2)]
@@ -320,11 +323,28 @@ def test_slow_clients_do_not_hold_up_others(server: Listening) -> None:
 
 
 def test_more_connections_than_allowed_are_closed_at_once(server: Listening) -> None:
-    many = [server.connected() for _ in range(20)]
-    with server.connected() as one_more:
-        assert received(one_more) == b""
-    for connection in many:
-        connection.close()
+    with contextlib.ExitStack() as open_:
+        for _ in range(20):
+            open_.enter_context(server.connected("127.0.0.2"))
+        with server.connected("127.0.0.2") as one_more:
+            assert received(one_more) == b""
+        assert status(server.send(_get("/health"))) == 200  # from another address
+        for _ in range(10):
+            open_.enter_context(server.connected("127.0.0.3"))
+        with server.connected("127.0.0.4") as one_more:  # of all addresses together
+            assert received(one_more) == b""
+    _until(lambda: not server.server.server_state.connections)
+    with server.connected("127.0.0.2") as again:
+        again.sendall(_get("/health"))
+        assert status(received(again)) == 200
+
+
+def test_clients_are_told_apart_by_their_network() -> None:
+    assert network_of("192.0.2.1") != network_of("192.0.2.2")
+    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:0:0:1") != network_of("2001:db8:0:1::1")
+    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1")
+    assert network_of("fe80::1%eth0") == network_of("fe80::2%eth0")
+    assert network_of("testclient") == "testclient"
 
 
 def test_head_that_is_too_long_is_refused(server: Listening) -> None:

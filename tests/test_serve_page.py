@@ -152,18 +152,6 @@ def test_slider_hides_boxes_on_the_picture_and_in_the_list(browser: Browser, ser
         expect(boxes).to_have_count(3)
 
 
-def test_box_lies_on_its_object_in_a_photograph_that_was_taken_sideways(browser: Browser, server: StandIn) -> None:
-    bee = {"label": "bee", "confidence": 0.9, "box": [150, 300, 250, 360]}
-    server.models, server.reply = [CELLS], lambda asked: {"size": [300, 400], "objects": [bee]}
-    with visiting(browser, server.address) as page:
-        choose(page, file("side.jpg", browsing.sideways((300, 400), (150, 300, 250, 360))))
-        box = browsing.corners(page.locator("article .box"))
-        page.locator("article svg").evaluate("(node) => node.remove()")
-        left, top, *_ = browsing.corners(page.locator("article .frame"))
-        red = browsing.red_in(page.locator("article .frame").screenshot())
-    assert [box[0] - left, box[1] - top, box[2] - left, box[3] - top] == pytest.approx(red, abs=2)
-
-
 def test_outlines_are_drawn_where_the_masks_are(browser: Browser, server: StandIn) -> None:
     rng = np.random.default_rng(7)
     pixels = np.kron(rng.random((12, 16)) < 0.4, np.ones((4, 4))).astype(bool)

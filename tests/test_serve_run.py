@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -37,13 +38,18 @@ from snellen.serve.start import serve_models
 
 class Slow(Shades):
     def decide(self, seen):
-        time.sleep(0.05)
+        reds = [round(colour[0]) for colour, size in seen]
+        time.sleep(60 if 255 in reds else 0.05)
         return super().decide(seen)
 
 address = Address(port=0, token={token!r})
+limits = Limits(max_batch=2, stop_seconds={stop_seconds})
 with listening_socket(address.host, address.port) as bound:
     models = served(shades=Slow())
-    serve_models(models, bound, address, Limits(max_batch=2), version="1", log_requests=True, console=Console())
+    try:
+        serve_models(models, bound, address, limits, version="1", log_requests=True, console=Console())
+    except KeyboardInterrupt:
+        sys.exit(130)
 print("torch was loaded" if "torch" in sys.modules else "no torch")
 """
 
@@ -62,8 +68,8 @@ class Started:
 
 
 @contextmanager
-def started(token: str | None = None) -> Iterator[Started]:
-    code = SERVER.format(tests=str(TESTS), token=token)
+def started(token: str | None = None, stop_seconds: float = 7.0) -> Iterator[Started]:
+    code = SERVER.format(tests=str(TESTS), token=token, stop_seconds=stop_seconds)
     command = [sys.executable, "-c", code]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
@@ -121,6 +127,59 @@ def test_signal_under_load_ends_it_after_everything_taken_in_was_answered() -> N
     assert said.endswith("Stopped.\nno torch\n")
     assert "Traceback" not in said
     assert len(decoders) >= 2 and not any(Path(f"/proc/{decoder}").exists() for decoder in decoders)
+
+
+def test_requests_that_take_too_long_are_told_that_the_server_stops() -> None:
+    """Those whose batch is in the model, and does not come out of it, as well as those that wait behind it."""
+    with started(stop_seconds=1.0) as server, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(_answered, server.port, plain(255)) for _ in range(3)]
+        _until_taken_in(server.port, 3)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)  # what passes a signal on may do so twice
+        code, said = server.ended()
+    for answer in (each.result() for each in answers):
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in head and b"nosniff" in head
+        assert "stopping" in json.loads(body)["error"]
+    assert code == 0
+    assert re.fullmatch(r"(127\.0\.0\.1 (GET|POST) \S+ \d+ \d+ ms\n)+Stopped\.\nno torch\n", said), said
+
+
+def test_second_interrupt_waits_for_nothing_and_says_nothing() -> None:
+    with started() as server, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(_answered, server.port, plain(255))
+        _until_taken_in(server.port, 1)
+        server.process.send_signal(signal.SIGINT)
+        while _accepts(server.port):
+            threading.Event().wait(0.01)
+        server.process.send_signal(signal.SIGINT)
+        code, said = server.ended()
+        assert answer.result() == b""
+    assert code == 130
+    assert re.fullmatch(r"(127\.0\.0\.1 (GET|POST) \S+ \d+ \d+ ms\n)+", said), said
+
+
+def _answered(port: int, file: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(post("/predict", file))
+        return received(connection)
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def _until_taken_in(port: int, num: int) -> None:
+    """Images have their places in the queue, and the model has the first of them."""
+    told = ""
+    while f'snellen_queue_images{{model="shades"}} {num}.0' not in told:
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            told = received(connection).decode()
 
 
 def test_start_tells_address_model_and_token_and_an_interrupt_ends_it() -> None:

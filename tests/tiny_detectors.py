@@ -26,6 +26,7 @@ PREPROCESSING = Preprocessing(
     input_size=(SIDE, SIDE), fit="squash", crop_fraction=1.0, mean=(0.5,) * 3, std=(0.25,) * 3
 )
 SMALLER: dict[str, dict[str, object]] = {  # than usual, for the time that tests take
+    "mask_rcnn": {"WIDTH": 32, "_WIDTH": 8, "FOUND": 12},  # before the module that it takes a width from
     "torchvision_models": {"WIDTH": 32, "HIDDEN": 64, "PROPOSALS": 40, "SAMPLED_PROPOSALS": 32},
     "effdet_models": {"LEVELS": 3},
     "transformers_models": {"WIDTH": 32, "HIDDEN": 64, "LAYERS": 2, "HEADS": 4, "QUERIES": 30, "DENOISING": 20},

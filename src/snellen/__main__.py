@@ -15,7 +15,9 @@ def main() -> None:
         code = run(sys.argv[1:], started=_STARTED)
     except KeyboardInterrupt:  # before there was anyone to catch it
         code = 130
-    sys.exit(code)
+    from snellen.core.process import leave
+
+    leave(code)
 
 
 if __name__ == "__main__":

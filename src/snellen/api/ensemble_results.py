@@ -25,7 +25,7 @@ from snellen.ensemble.judging import Judged, diversity, gain, judge, seconds_eac
 from snellen.ensemble.members import Member, Sides
 from snellen.ensemble.panel import Panel
 from snellen.ensemble.together import Ensemble
-from snellen.ensemble.ways import told_way
+from snellen.ensemble.ways import FEWEST, told_way
 from snellen.metrics.paired import Difference
 from snellen.report.results import MAX_MISTAKES
 from snellen.tasks.base import Task
@@ -36,6 +36,8 @@ _KNOWN_TEST = (
     "the members' own runs have told their numbers on these test images: where members were chosen by them, what is "
     "told here flatters them"
 )
+_LOST = "The ensemble is below its best member on these images: use {best} alone"
+_INSTEAD = ", or try weights that are fitted on validation, by which a weak member counts less (--way weighted)."
 _MATERIAL = 1.3  # times as long, from which the cost is worth a word
 
 
@@ -89,32 +91,30 @@ def write_results(
     task = shipped.task
     best = next(iter(standings.values())).best(task.headline)
     split = "test" if "test" in standings else "val"
-    gains = {side: gain(task, each.panel.side, each.members[best], each.ours) for side, each in standings.items()}
+    members = _members(run, work, task.headline, standings)
+    counting = [row["name"] for row in members if row["weight"] > 0]
+    itself = counting == [work.names[best]]  # the best member alone: there is nothing that it could gain
+    gains = {side: None if itself else _gain(task, each, best) for side, each in standings.items()}
     seconds = _seconds(shipped, next(iter(standings.values())).panel, best)
     told_apart = max(standings.values(), key=lambda each: len(each.predicted))
+    joined = None if work.way in ("vote", "rank") else told_apart.predicted
     found: dict[str, Any] = {
         "way": work.way,
-        "members": _members(run, work, task.headline, standings),
+        "members": members,
         "best": best,
         "gain": {side: None if each is None else each.to_json() for side, each in gains.items()},
         "seconds": seconds,
         "diversity": {
             "side": next(side for side, each in standings.items() if each is told_apart),
-            **diversity(
-                task,
-                told_apart.panel.side,
-                told_apart.panel.alone,
-                None if work.way in ("vote", "rank") else told_apart.predicted,
-            ),
+            **diversity(task, told_apart.panel.side, told_apart.panel.alone, joined),
         },
         "notes": [*work.sides.notes, *([_KNOWN_TEST] if "test" in standings else [])],
     }
     if fitted is not None:
         found |= _fitting(standings["val"].panel, fitted)
     found["words"] = [*_fitting_words(task.headline, found), *_diversity_words(found["diversity"], len(work.members))]
-    counting = [row["name"] for row in found["members"] if row["weight"] > 0]
     named = told_way(work.way, len(counting), len(work.members))
-    told_as = _Told(named, work.names[best], split, seconds["ratio"], counting)
+    told_as = _Told(named, work.names[best], split, seconds["ratio"], counting, _can_fit(standings, fitted))
     words = _verdict(told_as, standings[split], best, gains[split])
     content = {
         "version": RESULTS_VERSION,
@@ -132,6 +132,10 @@ def write_results(
     run.write_json("results.json", content)
     for line in _lines(content):
         work.console.say(line)
+
+
+def _gain(task: Task[Any], standing: Standing, best: int) -> Difference | None:
+    return gain(task, standing.panel.side, standing.members[best], standing.ours)
 
 
 def _said(shipped: Ensemble, panel: Panel) -> list[Any]:
@@ -224,20 +228,27 @@ def _json(numbers: Mapping[str, Estimate]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """name, best: of the ensemble and of its best member; ratio: of the time of one image; counting: who has a say."""
+    """name, best: of the ensemble and of its best member; ratio: of the time of one image; counting: who has a say;
+    can_fit: whether weights could be fitted that were not."""
 
     name: str
     best: str
     split: str
     ratio: float
     counting: Sequence[str]
+    can_fit: bool
+
+
+def _can_fit(standings: Mapping[str, Standing], fitted: Fitted | None) -> bool:
+    """Whether weights could be fitted, and were not."""
+    return fitted is None and "val" in standings and standings["val"].panel.side.num_units >= FEWEST
 
 
 def _verdict(told_as: _Told, standing: Standing, best: int, found: Difference | None) -> str:
     """It claims no more than the interval of the gain allows."""
     metric = standing.panel.members.task.headline
     side = "sealed test" if told_as.split == "test" else "validation"
-    if found is None:
+    if standing.ours.samples is None or standing.members[best].samples is None:
         return (
             f"The {spoken(metric)} of {told_as.name} is undefined on the {side} images: they are too few to judge by."
         )
@@ -246,7 +257,7 @@ def _verdict(told_as: _Told, standing: Standing, best: int, found: Difference | 
         f"On the {side} images the {spoken(metric)} of {told_as.name} is {ours.told(metric)}; the best member alone, "
         f"{told_as.best}, reaches {told(metric, theirs.value)}."
     ]
-    if len(told_as.counting) == 1:
+    if found is None or len(told_as.counting) == 1:
         alone = f"What was fitted on validation images leaves {told_as.counting[0]} alone"
         return " ".join([*words, f"{alone}: there is nothing to gain by joining these models."])
     pairing = Pairing(
@@ -262,10 +273,10 @@ def _verdict(told_as: _Told, standing: Standing, best: int, found: Difference | 
     words.append(pairing.verdict[:1].upper() + pairing.verdict[1:])
     if told_as.ratio >= _MATERIAL:
         words.append(f"One image takes {told_as.ratio:.1f} times as long.")
-    if not found.is_shown:
+    if found.value < 0:
+        words.append(_LOST.format(best=told_as.best) + (_INSTEAD if told_as.can_fit else "."))
+    elif not found.is_shown:
         words.append(f"As far as these images can tell, {told_as.best} alone does as well.")
-    elif found.value < 0:
-        words.append(f"Use {told_as.best} alone.")
     return " ".join(words)
 
 
@@ -301,6 +312,11 @@ def _diversity_words(found: Mapping[str, Any], count: int) -> list[str]:
     """Why the gain is what it is, in sentences."""
     if found["mean"] is None:
         return []
+    if found["of"] == "images":
+        return [
+            f"How far each of {found['n']} images falls short correlates by {found['mean']:.2f} between two members on "
+            "average: near 1 the same images are hard for all, and a mean has little to mend."
+        ]
     words = [f"The errors of two members correlate by {found['mean']:.2f} on average."]
     if "square" in found:
         square = found["square"]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def ensemble(
     *runs: str | Path | Run,
-    way: str = "mean",
+    way: str = "auto",
     out: str | Path | None = None,
     test: bool = True,
     device: str = "auto",
@@ -39,7 +39,7 @@ def ensemble(
     """Join runs of one question into a run folder of its own, which needs them no more.
 
     runs   two or more finished runs; a cross-validation stands for its folds
-    way    mean, weighted, vote, rank or soup: ``snellen.ensemble.ways``
+    way    auto, mean, weighted, vote, rank or soup: ``snellen.ensemble.ways``
     out    the folder, which must not exist; by default a fresh one in runs/
     test   open the sealed test images that all members share, at the end
     seed   of the halves that fitted weights are judged by, and of the bootstrap
@@ -47,7 +47,7 @@ def ensemble(
     Images that one member has learnt from do not judge another. Raises SnellenError.
     """
     from snellen.ensemble.members import open_members, shared_sides
-    from snellen.ensemble.ways import check_fit, check_way, is_fitted
+    from snellen.ensemble.ways import check_fit, check_way, chosen_way, is_fitted
 
     console = console or Console()
     check_way(way)
@@ -60,6 +60,7 @@ def ensemble(
     from snellen.api.ensemble_results import Work  # torch is loaded here, after the process is prepared
 
     sides = shared_sides(members)
+    way, reason = chosen_way(way, first.plan.task, len({row.group or row.id for row in sides.val}))
     if is_fitted(way, first.plan.task) and not sides.val:
         raise DataError(
             f"the members share no validation image that none of them learnt from, which way = {way} is fitted on: use "
@@ -80,6 +81,8 @@ def ensemble(
     console.say(f"{len(members)} models: {', '.join(work.names)}")
     for note in sides.notes:
         console.say(f"  {note}")
+    if reason:
+        console.say(f"  --way {way}: {reason}")
     run = RunFolder.create(Path(out) if out is not None else fresh_folder(f"{Path(own.data).stem}-ensemble"))
     with removed_on_failure(run):
         _make(run, work)
@@ -163,6 +166,7 @@ def _joined(run: RunFolder, work: Work, together: Ensemble, panel: Panel | None)
         _write_members(run, work, [1 / count] * count)
         _write_reference(run, found.fitted)
         return together.joined("rank", reference=found.fitted), found
+    work.console.say(f"Fitting what each member counts, by {panel.side.num_units} validation images")
     found = cross_fitted(Weighing(panel), panel, work.seed)
     _write_members(run, work, found.fitted)
     return together.joined("weighted", found.fitted), found

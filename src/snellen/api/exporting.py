@@ -11,7 +11,7 @@ from snellen.api.places import cache_of, check_place, fresh_folder
 from snellen.api.using import Run
 from snellen.core.config import Config
 from snellen.core.console import Console
-from snellen.core.errors import ConfigError, DataError, RunError
+from snellen.core.errors import DataError, RunError
 from snellen.core.estimate import Estimate
 from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from snellen.core.record import Record
     from snellen.export.manifest import Manifest
-    from snellen.tasks.loading import LoadedModel
+    from snellen.export.members import Model
 
-_CALIBRATION = 200  # training images that 8-bit arithmetic learns its ranges from
+_CALIBRATION = 200  # training images: 8-bit arithmetic learns its ranges from half, and is chosen by the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,8 @@ def export(
     """A run's model as a folder that runs elsewhere: ``to`` onnx, openvino or torch.
 
     It is run on the validation images and must decide as the network does; else ExportError, and nothing is written.
+    The networks of an ensemble, or of a cross-validation, are one graph where their answers are a mean, and not about
+    objects.
 
     precision  fp32, or int8 by static quantisation, which may lose 0.003 of the headline metric and no more
     data       labelled images to verify on, where those of the run are gone; ``images`` as for training
@@ -64,17 +66,19 @@ def export(
     Raises SnellenError.
     """
     console = console or Console()
-    from snellen.export.formats import check_precision
-
-    check_precision(to, precision)
     folder = (run if isinstance(run, Run) else Run(run)).folder
     folder.models()
     check_place(out)
     prepare_process()
+    from snellen.export.formats import check_precision  # torch is loaded here, after the process is prepared
     from snellen.export.write import export_model
 
-    model = _network_of(folder)
-    judged = _judged(folder, model, data, images, console)
+    check_precision(to, precision)
+    model = _model_of(folder)
+    if data is None:
+        judged = _own_images(folder, console)
+    else:
+        judged = _labelled(model, str(data), images, console)
     calibration = _calibration(folder, console) if precision == "int8" else []
     where = Path(out) if out is not None else fresh_folder(f"{folder.path.name}-{to}")
     about = _manifest(folder, model, to, precision)
@@ -94,34 +98,40 @@ def verify(artifact: str | Path, *, console: Console | None = None) -> list[str]
     return verify_folder(Path(artifact), console or Console())
 
 
-def _network_of(folder: RunFolder) -> LoadedModel:
-    from snellen.ensemble import load_run
-    from snellen.tasks.loading import LoadedModel
+def _model_of(folder: RunFolder) -> Model:
+    """Raises ConfigError for several networks that no one graph answers for."""
+    from snellen.ensemble import Ensemble, load_run
+    from snellen.export.members import check_members
 
     model = load_run(folder, device="cpu")
-    if not isinstance(model, LoadedModel):
-        raise ConfigError(
-            f"{folder.path} is several models that see images in ways of their own, which no one graph holds: export a "
-            "member, or make a soup of them (snellen ensemble --way soup)"
-        )
+    if isinstance(model, Ensemble) and len(model.members) == 1:  # weights were fitted, and the others count nothing
+        return model.members[0]
+    check_members(model)
     return model
 
 
-def _judged(
-    folder: RunFolder, model: LoadedModel, data: str | Path | None, images: str | Path | None, console: Console
-) -> dict[str, Sequence[Record]]:
-    """Labelled images that the model has not learnt from, under the name of their split."""
+def _labelled(model: Model, data: str, images: str | Path | None, console: Console) -> dict[str, Sequence[Record]]:
     from snellen.data.survey import read_listing
+    from snellen.evaluate import readable
+
+    asked = Config.of(data=data, images=None if images is None else str(images), task=model.task.name)
+    name, listing = read_listing(asked, cache_of(asked))
+    return {name: readable(listing.with_outputs(model.task.classes).records, console)[0]}
+
+
+def _own_images(folder: RunFolder, console: Console) -> dict[str, Sequence[Record]]:
+    """Images of the run that the model has not learnt from, under the name of their split: for validation, or where
+    there are none, as of the folds of a cross-validation, test images that its results were told on already: nothing is
+    chosen by their numbers.
+    """
     from snellen.evaluate import own_sides, readable
 
-    if data is not None:
-        asked = Config.of(data=str(data), images=None if images is None else str(images), task=model.plan.task)
-        name, listing = read_listing(asked, cache_of(asked))
-        return {name: readable(listing.with_outputs(model.task.classes).records, console)[0]}
-    sides = own_sides(folder, cache_of(folder.config), console, ("val",))
-    if not sides:
-        raise DataError(f"{folder.path} has no validation images to verify by: give labelled images with --data")
-    return {"val": readable(sides["val"], console)[0]}
+    told = folder.read_json("results.json", missing={}).get("splits", {})
+    for side in ("val", "test") if "test" in told else ("val",):
+        found = own_sides(folder, cache_of(folder.config), console, (side,))
+        if found:
+            return {side: readable(found[side], console)[0]}
+    raise DataError(f"{folder.path} has no validation images to verify by: give labelled images with --data")
 
 
 def _calibration(folder: RunFolder, console: Console) -> list[Record]:
@@ -134,8 +144,9 @@ def _calibration(folder: RunFolder, console: Console) -> list[Record]:
     return list(train[::step][:_CALIBRATION])
 
 
-def _manifest(folder: RunFolder, model: LoadedModel, to: str, precision: str) -> Manifest:
+def _manifest(folder: RunFolder, model: Model, to: str, precision: str) -> Manifest:
     from snellen.export.manifest import Manifest
+    from snellen.export.members import plan_of, told_members
 
     results = folder.read_json("results.json", missing={})
     splits = results.get("splits", {})
@@ -144,7 +155,8 @@ def _manifest(folder: RunFolder, model: LoadedModel, to: str, precision: str) ->
     return Manifest(
         format=to,  # type: ignore[arg-type]  # check_precision has seen it
         precision=precision,  # type: ignore[arg-type]
-        plan=model.plan,
+        plan=plan_of(model),
+        members=told_members(model),
         decision=model.task.decision,
         headline=model.task.headline,
         metrics=metrics,

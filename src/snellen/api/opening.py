@@ -44,15 +44,19 @@ class Opened:
         return [self.path] if self.path.is_file() else sorted(self.path.glob("model.*"))
 
 
-def open_model(path: Path, *, device: str = "auto", tta: str | None = None) -> Opened:
-    """``tta``: the views of test-time augmentation, as in ``predict.views``. Raises SnellenError."""
-    from snellen.export.artifact import is_artifact
-
+def open_model(path: Path, *, device: str = "auto", tta: str | None = None, shared: bool = False) -> Opened:
+    """``tta``: the views of test-time augmentation, as in ``predict.views``; ``shared``: several threads are to ask an
+    exported model at once. Raises SnellenError."""
     Config.of(data="any", device=device)  # checked as in training
-    if not (path / "STATUS").is_file() and is_artifact(path):
+    if is_exported(path):
         if tta is not None:
             raise ConfigError("tta looks at an image in ways that an exported model does not: give the run instead")
-        return Opened(path, _artifact(path), (), None)
+        if device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"device = '{device}' is not for an exported model, which Snellen runs on the CPU: leave it out, or "
+                "give the run instead"
+            )
+        return Opened(path, _artifact(path, shared), (), None)
     folder = RunFolder.open(path)
     folder.models()
     prepare_process()
@@ -76,13 +80,18 @@ def open_model(path: Path, *, device: str = "auto", tta: str | None = None) -> O
 
 def check_is_model(path: Path) -> None:
     """Before anything long begins. Raises RunError for what is neither a run with a model nor an artifact."""
-    from snellen.export.artifact import is_artifact
-
-    if (path / "STATUS").is_file() or not is_artifact(path):
+    if not is_exported(path):
         RunFolder.open(path).models()
 
 
-def _artifact(path: Path) -> ArtifactAnswering:
+def is_exported(path: Path) -> bool:
+    """Whether it is what ``snellen export`` wrote, and no run."""
+    from snellen.export.artifact import is_artifact
+
+    return not (path / "STATUS").is_file() and is_artifact(path)
+
+
+def _artifact(path: Path, shared: bool) -> ArtifactAnswering:
     from snellen.export.artifact import open_artifact
 
-    return open_artifact(path)
+    return open_artifact(path, shared=shared)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snellen.api.opening import open_model
+from snellen.api.opening import is_exported, open_model
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, RunError
 from snellen.core.run import RunFolder
@@ -43,7 +43,7 @@ def serve(
 
     models  folders of runs, or what ``snellen export`` wrote; each may be given as NAME=PATH, else it is called as its
             folder or file is
-    device  of runs
+    device  of the runs among them; exported models run on the CPU
 
     Raises SnellenError for what cannot be served, before it listens.
     """
@@ -58,26 +58,34 @@ def serve(
     address, limits, console = address or Address(), limits or Limits(), console or Console()
     named = _named(models)
     with listening_socket(address.host, address.port) as bound:  # first: it is quick, and loading is not
-        models_by_name = {name: served(path, device=device) for name, path in named.items()}
+        # A device is of the runs; where there is none, it is a mistake that an exported model tells.
+        with_runs = any(not is_exported(path) for path in named.values())
+        models_by_name = {
+            name: served(path, device="auto" if with_runs and is_exported(path) else device)
+            for name, path in named.items()
+        }
         about: dict[str, Any] = {"version": version("snellen"), "log_requests": log_requests, "console": console}
         serve_models(models_by_name, bound, address, limits, **about)
 
 
 def served(path: Path, *, device: str = "auto") -> Served:
     """A run folder or an artifact, as it is served. Raises SnellenError."""
-    from snellen.export.artifact import read_manifest
+    from snellen.export.artifact import ArtifactAnswering
     from snellen.serve.models import Served
 
     if not path.exists():
         raise RunError(f"{path} does not exist: give a folder that 'snellen train' wrote, or what was exported from it")
-    opened = open_model(path, device=device)
+    opened = open_model(path, device=device, shared=True)
+    answering = opened.answering
     if opened.folder is not None:
-        return Served(opened.answering, _card_of_run(opened.folder, opened.answering), explanation_of)
-    return Served(opened.answering, _card_of_artifact(read_manifest(path)), explanation_of)
+        return Served(answering, _card_of_run(opened.folder, answering), explanation_of)
+    assert isinstance(answering, ArtifactAnswering)
+    return Served(answering, _card_of_artifact(answering.manifest), explanation_of, answering.streams)
 
 
-def explanation_of(answering: Answering, pixels: np.ndarray) -> tuple[Image.Image, str]:
-    """Where hiding a part of the image moves the first of what the model says of it, and a sentence about that."""
+def explanation_of(answering: Answering, pixels: np.ndarray, of: str | None = None) -> tuple[Image.Image, str]:
+    """Where hiding a part of the image moves what the model says of it, and a sentence about that. ``of``: of which
+    class; None: of the one that it is surest of."""
     from snellen.data.store import frame_of
     from snellen.explain.explanation import MEANING
     from snellen.explain.occlusion import Patch, num_places, occlusion_of
@@ -89,7 +97,7 @@ def explanation_of(answering: Answering, pixels: np.ndarray) -> tuple[Image.Imag
         raise ConfigError(
             f"an image of {shape} has {usual:,} places to hide, more than the {_MOST_PLACES} that are tried"
         )
-    first = occlusion_of(answering, pixels)[0]
+    [first] = occlusion_of(answering, pixels, of=of, only_first=True)
     check = "" if first.deletion is None else f" Its check: {first.deletion}."
     return first.picture(), f"{first.caption}. {MEANING}{check}"
 

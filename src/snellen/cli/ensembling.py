@@ -21,9 +21,9 @@ def ensemble_verb(
         str,
         Parameter(
             help="mean of what they say; weighted, as fitted on validation; vote; rank; or soup, which averages "
-            "weights and costs no more than one model."
+            "weights and costs no more than one model. auto: weighted for boxes and objects, else mean."
         ),
-    ] = "mean",
+    ] = "auto",
     test: Annotated[bool, Parameter(help="Open the sealed test images at the end.")] = True,
     out: Out = None,
     device: Device = "auto",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from snellen.cli.options import Device, console_for
+from snellen.cli.options import INTERRUPTED, Device, console_for
 
 
 def serve_verb(  # noqa: PLR0913  (each of them is an option)
@@ -29,7 +29,9 @@ def serve_verb(  # noqa: PLR0913  (each of them is an option)
         float, Parameter(help="Milliseconds that an image waits for others to be answered with.")
     ] = 5.0,
     queue: Annotated[int, Parameter(help="Images of a model that may wait; more are refused with 503.")] = 128,
-    per_client: Annotated[int, Parameter(help="Requests of one address at once; more are refused with 429.")] = 64,
+    per_client: Annotated[
+        int, Parameter(help="Requests of one address at once, more are refused with 429; connections: twice as many.")
+    ] = 64,
     max_body: Annotated[int, Parameter(help="Megabytes of a request.")] = 32,
     max_pixels: Annotated[int, Parameter(help="Millions of pixels of an image.")] = 50,
     quiet: Annotated[bool, Parameter(negative="", help="No line for each request.")] = False,
@@ -49,5 +51,8 @@ def serve_verb(  # noqa: PLR0913  (each of them is an option)
         max_pixels=max_pixels * 10**6,
     )
     address = Address(host=host, port=port, token=token, insecure=insecure)
-    serve(models, address, limits=limits, device=device, log_requests=not quiet, console=console_for(False))
+    try:
+        serve(models, address, limits=limits, device=device, log_requests=not quiet, console=console_for(False))
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from snellen.core.errors import StorageError
+from snellen.core.errors import RunError, StorageError
 
 TEMPORARY_PREFIX = ".snellen-tmp-"
 
@@ -94,6 +94,34 @@ def sweep_temporary(folder: Path) -> None:
     """Remove what a killed process left behind."""
     for leftover in folder.rglob(TEMPORARY_PREFIX + "*"):
         leftover.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep every other process that asks for the same ``folder`` out of it meanwhile; a kill lets go of it, unless
+    a forked child lives on.
+
+    Raises RunError when it is held already. Nothing is held on Windows, nor on file systems that know no locks.
+    """
+    if os.name == "nt":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                f"{folder} is being written by another process: wait until it has ended, or choose another --out"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EBADF, errno.EINVAL):
+                raise
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256_of_file(path: Path) -> str:

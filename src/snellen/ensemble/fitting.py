@@ -13,12 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from snellen.core.errors import DataError
-from snellen.ensemble.panel import Images, Panel
+from snellen.ensemble.panel import Images, Panel, headline
+from snellen.ensemble.pixels import PixelPanel
 from snellen.ensemble.soup import Soups, greedy_soup
 from snellen.ensemble.together import Ensemble
+from snellen.ensemble.ways import FEWEST
 from snellen.ensemble.weights import greedy_selection, halves, least_loss, numbers_of
 
-_FEWEST = 8  # independent images: four to fit by, and four to judge
+_MOST_FUSED = 300
 
 
 class Joining(Protocol):
@@ -28,8 +30,8 @@ class Joining(Protocol):
         """By some of the validation images [n]."""
         ...
 
-    def predictions(self, fitted: Any) -> Sequence[Any]:
-        """For all validation images."""
+    def predictions(self, fitted: Any, images: Images) -> Sequence[Any]:
+        """For some of the validation images [n], in order."""
         ...
 
 
@@ -48,40 +50,68 @@ class Fitted:
 def cross_fitted(joining: Joining, panel: Panel, seed: int) -> Fitted:
     """Raises DataError for too few images to fit anything by."""
     side = panel.side
-    if side.num_units < _FEWEST:
+    if side.num_units < FEWEST:
         raise DataError(
             f"{side.num_units} validation images that all members share, and none learnt from, are too few to fit "
-            f"anything by, {_FEWEST} are needed: use way = mean"
+            f"anything by, {FEWEST} are needed: use way = mean"
         )
     units = [record.id for record in side.records] if side.groups is None else list(side.groups)
     first = halves(units, [record.labels for record in side.records], seed)
     honest: list[Any] = [None] * len(units)
     for half in (first, ~first):
-        said = joining.predictions(joining.fit(half))
-        for i in np.flatnonzero(~half).tolist():
-            honest[i] = said[i]
-    fitted = joining.fit(np.ones(len(units), bool))
-    return Fitted(fitted, joining.predictions(fitted), honest)
+        said = joining.predictions(joining.fit(half), ~half)
+        for i, each in zip(np.flatnonzero(~half).tolist(), said, strict=True):
+            honest[i] = each
+    everything = np.ones(len(units), bool)
+    fitted = joining.fit(everything)
+    return Fitted(fitted, joining.predictions(fitted, everything), honest)
 
 
 class Weighing:
-    """Weights, by the least loss where answers are numbers, and by the headline metric where they are about places."""
+    """Weights, by the least loss where answers are numbers, and by the headline metric where they are about places:
+    over all objects, or over some pixels of each image (``PixelPanel``)."""
 
     def __init__(self, panel: Panel) -> None:
-        self._panel = panel
-        self._numbers = numbers_of(panel.members.task, panel.alone, panel.side.truth)
-        self._known: dict[tuple[float, ...], Sequence[Any]] = {}
+        self._panel, task = panel, panel.members.task
+        self._numbers = numbers_of(task, panel.alone, panel.side.truth)
+        self._pixels: PixelPanel | None = None
+        if self._numbers is None and not panel.members.joins_predictions:
+            self._pixels = PixelPanel.of(panel.members, panel.side.records, panel.side.truth, panel.heard())
 
     def fit(self, images: Images) -> tuple[float, ...]:
         if self._numbers is not None:
             return least_loss(self._numbers.of(np.flatnonzero(images).tolist()))
-        panel = self._panel
-        return greedy_selection(len(panel.alone), lambda w: panel.headline(self.predictions(w), images))
+        known: dict[tuple[float, ...], float] = {}  # rounds ask for some mixtures again
+        if self._pixels is None:
+            images = _some(images)
 
-    def predictions(self, fitted: tuple[float, ...]) -> Sequence[Any]:
-        if fitted not in self._known:  # the halves and the whole often ask for the same
-            self._known[fitted] = self._panel.said_by(self._panel.members.joined("weighted", fitted))
-        return self._known[fitted]
+        def score(weights: tuple[float, ...]) -> float:
+            if weights not in known:
+                known[weights] = self._headline(weights, images)
+            return known[weights]
+
+        return greedy_selection(len(self._panel.alone), score)
+
+    def _headline(self, weights: tuple[float, ...], images: Images) -> float:
+        """No predictions are kept: there would be as many sets of them as mixtures are tried."""
+        joined = self._panel.members.joined("weighted", weights)
+        if self._pixels is not None:
+            found = self._pixels.headline(joined.task.headline, weights, images, joined.task.decision)
+            return found if np.isfinite(found) else -np.inf
+        truth = [self._panel.side.truth[i] for i in np.flatnonzero(images).tolist()]
+        return headline(joined.task, self._panel.said_by(joined, images), truth)
+
+    def predictions(self, fitted: tuple[float, ...], images: Images) -> Sequence[Any]:
+        return self._panel.said_by(self._panel.members.joined("weighted", fitted), images)
+
+
+def _some(images: Images) -> Images:
+    """At most ``_MOST_FUSED`` of them, evenly: to fuse the objects of one and judge them takes some milliseconds, for
+    each mixture that is tried."""
+    places = np.flatnonzero(images)
+    few = np.zeros_like(images)
+    few[places[np.linspace(0, len(places) - 1, min(len(places), _MOST_FUSED)).astype(int)]] = True
+    return few
 
 
 class Ranking:
@@ -95,8 +125,8 @@ class Ranking:
         found: np.ndarray = self._scores[:, images]
         return found
 
-    def predictions(self, fitted: np.ndarray) -> Sequence[Any]:
-        return self._panel.said_by(self._panel.members.joined("rank", reference=fitted))
+    def predictions(self, fitted: np.ndarray, images: Images) -> Sequence[Any]:
+        return self._panel.said_by(self._panel.members.joined("rank", reference=fitted), images)
 
 
 class Souping:
@@ -110,9 +140,13 @@ class Souping:
         panel = self._panel
         alone = [panel.headline(said, images) for said in panel.alone]
         order = sorted(range(len(alone)), key=lambda k: -alone[k])
-        return greedy_soup(order, lambda chosen: panel.headline(self.predictions(chosen), images))
+        return greedy_soup(order, lambda chosen: panel.headline(self._said(chosen), images))
 
-    def predictions(self, fitted: tuple[int, ...]) -> Sequence[Any]:
+    def predictions(self, fitted: tuple[int, ...], images: Images) -> Sequence[Any]:
+        said = self._said(fitted)
+        return [said[i] for i in np.flatnonzero(images).tolist()]
+
+    def _said(self, fitted: tuple[int, ...]) -> Sequence[Any]:
         chosen = tuple(sorted(fitted))
         if chosen not in self._known:
             model, _ = self.soups.mixed(chosen)

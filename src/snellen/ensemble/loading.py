@@ -10,6 +10,7 @@ from snellen.core.checkpoint import Checkpoint
 from snellen.core.errors import RunError
 from snellen.core.files import sha256_of_file
 from snellen.core.run import RunFolder
+from snellen.ensemble.alignment import aligned
 from snellen.ensemble.recipe import Recipe
 from snellen.ensemble.together import Ensemble, ensemble
 from snellen.tasks.loading import LoadedModel, load_model
@@ -30,6 +31,7 @@ def load_run(run: RunFolder, *, device: str = "auto") -> LoadedModel | Ensemble:
     for path, member in zip(paths, recipe.counting, strict=True):
         if sha256_of_file(path) != member.sha256:
             raise RunError(f"{path} is not the model of {member.name} that this ensemble was made of: make it again")
+    models = list(aligned(models, run.plan))  # the first member may count nothing, and is not here then
     return Ensemble(models, recipe.way, [each.weight for each in recipe.counting], _reference(run.path / REFERENCE))
 
 

@@ -117,8 +117,8 @@ def _check_question(first: Member, other: Member) -> None:
             f"{first.name} and {other.name} answer different questions, {first.plan.task} and {other.plan.task}: an "
             "ensemble is of runs of one task"
         )
-    if other.plan.classes != first.plan.classes:
-        odd = sorted(set(first.plan.classes) ^ set(other.plan.classes)) or ["their order"]
+    if sorted(other.plan.classes) != sorted(first.plan.classes):
+        odd = sorted(set(first.plan.classes) ^ set(other.plan.classes))
         raise DataError(
             f"{first.name} and {other.name} have different classes ({', '.join(odd[:5])}): an ensemble is of runs on "
             "the same classes"
@@ -156,7 +156,7 @@ def _clean(members: Sequence[Member], side: str, known: frozenset[str], notes: l
     every = {_key(row) for member in members for row in member.manifest.rows if row.split == side}
     shared = {key for key in every if all(member.side_of.get(key) == side for member in members)}
     learnt = {_key(row) for member in members for row in member.manifest.rows if known & _marks(row)} & every
-    truths = [{_key(row): _truth(row) for row in member.manifest.rows} for member in members]
+    truths = [{_key(row): _truth(row, member.plan.classes) for row in member.manifest.rows} for member in members]
     odd = {key for key in shared - learnt if len({truth[key] for truth in truths}) > 1}
     if learnt:
         notes.append(
@@ -186,5 +186,7 @@ def _marks(row: Row) -> frozenset[str]:
     return frozenset((_key(row), *(f"{kind} {name}" for kind, name in kin.items() if name is not None)))
 
 
-def _truth(row: Row) -> tuple[object, ...]:
-    return frozenset(row.labels), row.values, row.truth
+def _truth(row: Row, names: Sequence[str]) -> tuple[object, ...]:
+    """``names``: of the values, in their order."""
+    values = None if row.values is None else frozenset(zip(names, row.values, strict=True))
+    return frozenset(row.labels), values, row.truth

@@ -14,7 +14,7 @@ from snellen.core.record import Record
 from snellen.ensemble.together import Ensemble, Heard
 from snellen.tasks.base import Task
 
-_KEPT_BYTES = 2**30  # of raw outputs; what is more is asked for again each time
+_KEPT_BYTES = 2**28  # of raw outputs; what is more is asked for again, which a way does a few times at most
 
 Images = NDArray[np.bool_]
 
@@ -38,25 +38,31 @@ class Panel:
 
     def __init__(self, members: Ensemble, side: Side, console: Console) -> None:
         self.members, self.side = members, side
-        self._kept: list[Heard] | None = []
+        self._kept: list[Heard] | None = None if members.joins_predictions else []
         alone: list[list[Any]] = [[] for _ in members.members]
         size = 0
         with console.progress(f"Asking {len(alone)} models about {side.name}", len(side.records)) as advance:
             for heard in members.hearings(side.records):
                 for number, said in enumerate(alone):
                     said += members.alone(heard, number)
-                size += sum(
-                    part.nbytes for each in heard.outputs for part in (each if isinstance(each, tuple) else (each,))
-                )
+                size += sum(output.nbytes for output in heard.outputs if self._kept is not None)
                 self._kept = None if self._kept is None or size > _KEPT_BYTES else [*self._kept, heard]
                 advance(len(alone[0]), len(side.records))
         self.alone: list[list[Any]] = alone
 
-    def said_by(self, together: Ensemble) -> list[Any]:
-        """The predictions of the same members, joined in any way."""
-        return [each for heard in self._heard() for each in together.settle(heard)]
+    def said_by(self, together: Ensemble, images: Images | None = None) -> list[Any]:
+        """The predictions of the same members, joined in any way, for all or some of the images."""
+        places = list(range(len(self.side.records))) if images is None else np.flatnonzero(images).tolist()
+        if together.joins_predictions:
+            return list(together.settle_alone([[said[i] for i in places] for said in self.alone]))
+        if self._kept is None and images is not None:
+            heard = self.members.hearings([self.side.records[i] for i in places])
+            return [each for batch in heard for each in together.settle(batch)]
+        every = [each for batch in self.heard() for each in together.settle(batch)]
+        return [every[i] for i in places]
 
-    def _heard(self) -> Iterator[Heard]:
+    def heard(self) -> Iterator[Heard]:
+        """Raw outputs for all images, in order, a batch at a time."""
         yield from self.members.hearings(self.side.records) if self._kept is None else self._kept
 
     def headline(self, predicted: Sequence[Any], images: Images | None = None) -> float:

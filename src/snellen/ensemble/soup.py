@@ -29,7 +29,17 @@ from snellen.tasks.loading import LoadedModel, load_model
 
 MEASURED_ON = 1024  # training images, at most
 _STATISTICS = ("running_mean", "running_var")
-_BUILD = ("model", "architecture", "preprocessing", "norm", "activation", "feature_stage", "target_mean", "target_std")
+_BUILD = (
+    "classes",
+    "model",
+    "architecture",
+    "preprocessing",
+    "norm",
+    "activation",
+    "feature_stage",
+    "target_mean",
+    "target_std",
+)
 
 
 def check_alike(checkpoints: Sequence[Checkpoint], names: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -16,7 +17,6 @@ import numpy as np
 
 from snellen.core.console import Advance
 from snellen.core.device import available_cores
-from snellen.core.errors import RunError
 from snellen.core.geometry import Size
 from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
@@ -25,8 +25,9 @@ from snellen.data.image import read_image
 from snellen.data.loader import EVALUATION_BATCH, stack
 from snellen.data.store import frame_of, prepare
 from snellen.ensemble.ways import rule_of
-from snellen.tasks.base import Task, create_task
+from snellen.tasks.base import Task, create_task, is_dense
 from snellen.tasks.loading import LoadedModel
+from snellen.tasks.objects.task import ObjectTask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +53,10 @@ class Ensemble:
     weights    what each member counts, for 'weighted'; empty: all alike
     reference  scores of validation images by each member, [members, images, labels], for ranks among images
 
-    It decides as the members do on average, where most of them have a rule of their own (``Task.decision``). Raises
-    RunError when they answer different questions.
+    It decides as the members do on average, where most of them have a rule of their own (``Task.decision``). Classes
+    are in the order of the first member's, whatever their order in the others. Raises RunError when they answer
+    different questions.
     """
-
-    batch = EVALUATION_BATCH
 
     def __init__(
         self,
@@ -65,27 +65,32 @@ class Ensemble:
         weights: Sequence[float] = (),
         reference: np.ndarray | None = None,
     ) -> None:
+        from snellen.ensemble.alignment import aligned
         from snellen.nn.folding import for_inference
 
-        first = members[0]
-        for member in members[1:]:
-            if (member.plan.task, member.plan.classes) != (first.plan.task, first.plan.classes):
-                raise RunError(
-                    "the models of an ensemble must answer one question: their tasks or their classes differ"
-                )
-        self.members, self.way, self.weights = tuple(members), way, tuple(weights)
-        counting = [each for each, weight in zip(members, weights or [1.0] * len(members), strict=True) if weight > 0]
-        task = create_task(first.plan.task, first.plan.classes, _decision(counting))
-        self.task: Task[Any] = task.configured(first.plan)
-        self._reference, self._rule = reference, rule_of(self.task.name, way)
-        self._networks = [for_inference(member.network) for member in members]
+        self.members = aligned(members)
+        # Raw outputs of all members are in memory at once; those about places are large.
+        self.batch = max(1, EVALUATION_BATCH // len(members)) if is_dense(members[0].plan.task) else EVALUATION_BATCH
+        self._join(way, weights, reference)
+        self._networks = [for_inference(member.network) for member in self.members]
         # Members that see images alike share the work of making them so.
         self._views = list(dict.fromkeys(_view(member) for member in members))
         self._view_of = [self._views.index(_view(member)) for member in members]
 
     def joined(self, way: str, weights: Sequence[float] = (), reference: np.ndarray | None = None) -> Ensemble:
         """The same members, joined in another way."""
-        return Ensemble(self.members, way, weights, reference)
+        made = copy(self)
+        made._join(way, weights, reference)
+        return made
+
+    def _join(self, way: str, weights: Sequence[float], reference: np.ndarray | None) -> None:
+        self.way, self.weights = way, tuple(weights)
+        first, shares = self.members[0], weights or [1.0] * len(self.members)
+        counting = [each for each, weight in zip(self.members, shares, strict=True) if weight > 0]
+        self.task: Task[Any] = create_task(first.plan.task, first.plan.classes, _decision(counting)).configured(
+            first.plan
+        )
+        self._reference, self._rule = reference, rule_of(self.task.name, way)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -111,9 +116,22 @@ class Ensemble:
 
     def settle(self, heard: Heard) -> Sequence[Any]:
         """What the members say, as one prediction an image."""
-        if self._rule is not None:
-            return self._rule([self.alone(heard, k) for k in range(len(self.members))], self._reference)
+        if self.joins_predictions:
+            return self.settle_alone([self.alone(heard, k) for k in range(len(self.members))])
         return self.task.decode_together(heard.outputs, heard.frames if self.task.dense else (), self.weights)
+
+    @property
+    def joins_predictions(self) -> bool:
+        """Whether what each member says by itself is all that is needed, and raw outputs are not: for votes, for ranks,
+        and for objects, which each member finds by its own rules (one thins boxes out, another need not)."""
+        return self._rule is not None or isinstance(self.task, ObjectTask)
+
+    def settle_alone(self, said: Sequence[Sequence[Any]]) -> Sequence[Any]:
+        """Of each member what it says by itself (``alone``) -> one prediction an image; where ``joins_predictions``."""
+        if self._rule is not None:
+            return self._rule(said, self._reference)
+        assert isinstance(self.task, ObjectTask)
+        return self.task.fused(said, self.weights)
 
     def alone(self, heard: Heard, number: int) -> Sequence[Any]:
         """What one member says by itself."""

@@ -5,6 +5,9 @@ weighted  the same, each model counting what was fitted on validation images
 vote      what most of them decide
 rank      the mean of ranks: where the models' probabilities are not on one scale
 soup      the mean of their weights, which is one network and costs no more than one
+auto      weighted for objects, where there are images to fit by; else mean. Where boxes are fused, an object is as
+          sure as the share of the models that found it (Solovyev et al. 2021, arXiv:1910.13302), so that one weak model
+          lowers every score; a mean of probabilities bears it
 """
 
 from __future__ import annotations
@@ -16,8 +19,11 @@ from typing import Any
 import numpy as np
 
 from snellen.core.errors import ConfigError, did_you_mean
+from snellen.tasks.base import is_dense
 
 WAYS = ("mean", "weighted", "vote", "rank", "soup")
+AUTO = "auto"
+FEWEST = 8  # independent images to fit anything by: four to fit, and four to judge
 _EVERY_TASK = ("mean", "weighted", "soup")
 
 _TOLD = {
@@ -46,13 +52,27 @@ def ways_for(task: str) -> tuple[str, ...]:
 
 def check_way(way: str) -> None:
     """Raises ConfigError for a way that is none."""
-    if way not in WAYS:
-        raise ConfigError(f"way = '{way}' is not known{did_you_mean(way, WAYS)}")
+    if way not in (AUTO, *WAYS):
+        raise ConfigError(f"way = '{way}' is not known{did_you_mean(way, (AUTO, *WAYS))}")
+
+
+def chosen_way(way: str, task: str, num_units: int) -> tuple[str, str]:
+    """What ``way`` comes to, and the reason in words; empty where it was asked for.
+
+    num_units  independent validation images to fit by
+    """
+    if way != AUTO:
+        return way, ""
+    if not is_dense(task) or task == "segmentation":
+        return "mean", "the mean of what they say needs nothing fitted"
+    if num_units < FEWEST:
+        return "mean", f"{num_units} validation images are too few to fit weights by: a weak member lowers every score"
+    return "weighted", "where boxes are fused a weak member lowers every score, unless it counts less"
 
 
 def check_fit(way: str, task: str) -> None:
     """Raises ConfigError for a way that the task of that name has no use for."""
-    if way not in ways_for(task):
+    if way not in (AUTO, *ways_for(task)):
         raise ConfigError(f"way = '{way}' does not fit the task '{task}': use {' or '.join(ways_for(task))}")
 
 

@@ -67,13 +67,15 @@ def occlusion_of(
     of: str | None = None,
     patch: Patch | None = None,
     check: bool = True,
+    only_first: bool = False,
     path: str = "",
 ) -> list[Explanation]:
     """A map for what the model says of one image, or of ``of``; several where it says several things.
 
-    pixels  uint8 [H, W, 3], upright
-    size    (width, height) of the image on disk, where it was decoded at a reduced scale
-    check   whether the map is checked by removing what is hot (30 more answers)
+    pixels      uint8 [H, W, 3], upright
+    size        (width, height) of the image on disk, where it was decoded at a reduced scale
+    check       whether the map is checked by removing what is hot (30 more answers, for each map)
+    only_first  of several things that the model says, only of the one with the highest score; of numbers, of the first
 
     Raises ConfigError for an unknown class or a bad patch, DataError where the model finds none of the class here.
     """
@@ -85,6 +87,8 @@ def occlusion_of(
         raise ConfigError(f"{places:,} places of the patch in one image would take hours: give a larger stride")
     trials = Trials(answering, pixels, size, fill=patch.fill)
     asked = trials.asked(of)
+    if only_first:
+        asked = [max(asked, key=lambda each: 0.0 if each.either_way else trials.score(each))]
     [whole] = answering.decide([answering.prepare(pixels, size)])
     made = []
     for each, change in zip(asked, _changes(trials, asked, scene, patch), strict=True):

@@ -6,34 +6,41 @@ Opened and run without torch, so that a server is up in a second and a small mac
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from snellen.core.device import available_cores
 from snellen.core.errors import RunError
 from snellen.core.geometry import Size
 from snellen.core.preprocessing import Preprocessing
 from snellen.data.store import frame_of
 from snellen.export.manifest import FILES, Manifest
-from snellen.export.runtimes import Answers, Run, session
+from snellen.export.runtimes import Answers, Run, session, streams_of
 from snellen.predict.answering import Seen
 from snellen.tasks.base import Task
 
 MANIFEST = "manifest.json"
 _TOGETHER = 4  # images of one size in a call: enough to keep two cores busy
-_PIXELS = 4_000_000  # of all images of a call: what a graph holds of each pixel is many times its three bytes
+_PIXELS = 4_000_000  # of all images of a call: large ones gain nothing by being put side by side, which copies them
 
 
 class ArtifactAnswering:
-    """An exported model that answers for images (``predict.answering.Answering``)."""
+    """An exported model that answers for images (``predict.answering.Answering``).
+
+    streams  how many threads may ask it at once, and should
+    """
 
     batch = _TOGETHER
     min_side = None  # the graph gets every pixel and shrinks by itself
 
-    def __init__(self, manifest: Manifest, run: Run) -> None:
-        self.manifest, self.run = manifest, run
+    def __init__(self, manifest: Manifest, run: Run, streams: int = 1) -> None:
+        self.manifest, self.run, self.streams = manifest, run, streams
+        self._large = Lock()
         self.task: Task[Any] = manifest.task
 
     @property
@@ -47,7 +54,11 @@ class ArtifactAnswering:
         return [target for alike in _of_one_size(seen) for target in self._together(alike)]
 
     def _together(self, seen: Sequence[Seen]) -> Sequence[Any]:
-        answers: Answers = self.run(np.stack([each.pixels for each in seen]))
+        first = seen[0].pixels[None]  # a large image is not held twice
+        images = first if len(seen) == 1 else np.stack([each.pixels for each in seen])
+        # Large images go one at a time, whoever asks: a graph holds many times their bytes.
+        with self._large if images[..., 0].size > _PIXELS else nullcontext():
+            answers: Answers = self.run(images)
         return self.task.from_graph(answers, [each.frame for each in seen])
 
 
@@ -64,13 +75,17 @@ def is_artifact(path: Path) -> bool:
     return (path / MANIFEST).is_file() or (path.suffix == ".onnx" and path.is_file())
 
 
-def open_artifact(path: Path, *, threads: int | None = None) -> ArtifactAnswering:
-    """Raises RunError for what is no artifact or is damaged, ConfigError when its runtime is not installed."""
+def open_artifact(path: Path, *, threads: int | None = None, shared: bool = False) -> ArtifactAnswering:
+    """``shared``: several threads are to ask it at once. Raises RunError for what is no artifact or is damaged,
+    ConfigError when its runtime is not installed."""
     manifest = read_manifest(path)
     file = path if path.is_file() else path / manifest.file
     if not file.is_file():
         raise RunError(f"the artifact {path} has no {manifest.file}: it is not whole")
-    return ArtifactAnswering(manifest, session(file, manifest.format, manifest.precision, threads=threads))
+    threads = threads or available_cores()
+    streams = streams_of(manifest.format, threads) if shared else 1
+    run = session(file, manifest.format, manifest.precision, threads=threads, streams=streams)
+    return ArtifactAnswering(manifest, run, streams)
 
 
 def read_manifest(path: Path) -> Manifest:

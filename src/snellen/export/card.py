@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snellen.core.estimate import spoken
 from snellen.export.manifest import Manifest
+from snellen.export.verification import differing
 
 _RUN = {
     "onnx": "`python predict.py model.onnx photo.jpg` needs onnxruntime, numpy and Pillow, and nothing else.",
@@ -26,6 +27,7 @@ def written(manifest: Manifest) -> str:
         "",
         *[f"* `{name}`: {meaning}" for name, meaning in manifest.outputs.items()],
         "",
+        *_members(manifest),
         "Classes:",
         "",
         *[f"    {i}  {' '.join(name.split())}" for i, name in enumerate(plan.classes)],
@@ -34,18 +36,42 @@ def written(manifest: Manifest) -> str:
         "",
         *_metrics(manifest),
         "",
-        f"Verified against the network that was trained, on {checked['images']} images of {checked['split']}: "
-        f"{checked['different']} of {checked['decisions']} decisions differ, {spoken(checked['headline'])} "
+        f"Verified against the {_networks(manifest)}, on {checked['images']} images of {checked['split']}: "
+        f"{differing(checked)}, {spoken(checked['headline'])} "
         f"{checked['artifact']:.4f} beside {checked['network']:.4f}.",
         "",
         "## Known weaknesses",
         "",
         *([f"* {' '.join(str(each['message']).split())}" for each in manifest.weaknesses] or ["None was found."]),
         "",
-        f"Weights: {plan.weights_source}, {plan.weights_license}.",
+        *_weights(manifest),
         "",
     ]
     return "\n".join(lines)
+
+
+def _networks(manifest: Manifest) -> str:
+    count = len(manifest.members)
+    return f"{count} networks that were trained" if count else "network that was trained"
+
+
+def _members(manifest: Manifest) -> list[str]:
+    """What the answers are the mean of."""
+    if not manifest.members:
+        return []
+    told = [
+        f"* {each['model']} at {each['input_size'][0]} x {each['input_size'][1]} pixels ({each['fit']}), "
+        f"{100 * each['weight']:.0f} %"
+        for each in manifest.members
+    ]
+    return [f"The weighted mean of {len(told)} networks, each with an input of its own:", "", *told, ""]
+
+
+def _weights(manifest: Manifest) -> list[str]:
+    plan = manifest.plan
+    own = {"weights_source": plan.weights_source, "weights_license": plan.weights_license}
+    every = [f"Weights: {each['weights_source']}, {each['weights_license']}." for each in manifest.members or (own,)]
+    return list(dict.fromkeys(every))
 
 
 def _metrics(manifest: Manifest) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +18,11 @@ from snellen.core.errors import ConfigError
 from snellen.core.files import replace_atomically, write_bytes
 from snellen.export.graph import Graph
 from snellen.export.manifest import Format, Manifest, Precision
+from snellen.export.members import Model
 from snellen.export.reference import Reference
 from snellen.export.runtimes import Answers, Run, check_bf16, open_onnx, open_openvino
 from snellen.export.stages import which_differs
 from snellen.nn.detection.suppression_graph import suppressed
-from snellen.tasks.loading import LoadedModel
 
 _KEY = "snellen"
 
@@ -36,14 +37,14 @@ class Kind:
     precisions  that it can be saved in
     """
 
-    build: Callable[[LoadedModel], tuple[Any, dict[str, str]]]
+    build: Callable[[Model], tuple[Any, dict[str, str]]]
     save: Callable[[Any, Path, Precision, Sequence[Path]], Iterator[tuple[str, ...]]]
     describe: Callable[[Path, Manifest], None]
     blame: Callable[[Reference, Any, Sequence[NDArray[np.uint8]]], str]
     precisions: tuple[Precision, ...] = ("fp32",)
 
 
-def _build_onnx(model: LoadedModel) -> tuple[Any, dict[str, str]]:
+def _build_onnx(model: Model) -> tuple[Any, dict[str, str]]:
     from snellen.export.onnx_graph import onnx_model, suppress
 
     graph = Graph(model, suppress).eval()
@@ -104,13 +105,11 @@ def _blame(
     return which_differs(reference, Graph(reference.model, suppress).eval(), images, build)
 
 
-def _build_torch(model: LoadedModel) -> tuple[Any, dict[str, str]]:
-    from snellen.export.onnx_graph import example
+def _build_torch(model: Model) -> tuple[Any, dict[str, str]]:
+    from snellen.export.onnx_graph import FREE, example, exported
 
     graph = Graph(model, suppressed).eval()
-    free = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
-    with torch.no_grad():
-        return torch.export.export(graph, (example(),), dynamic_shapes=(free,), strict=False), _outputs(graph)
+    return exported(graph, example(), FREE), _outputs(graph)
 
 
 def _save_torch(
@@ -119,7 +118,9 @@ def _save_torch(
     # A suffix that torch insists on, beside the name that is put in place.
     def write(temporary: Path) -> None:
         named = temporary.with_name(temporary.name + ".pt2")
-        torch.export.save(program, named)
+        with warnings.catch_warnings():  # weights that lie channels last are saved with their strides, and read back
+            warnings.filterwarnings("ignore", "No complete tensor found")
+            torch.export.save(program, named)
         named.replace(temporary)
 
     replace_atomically(file, write)

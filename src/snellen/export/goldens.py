@@ -10,7 +10,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 FOLDER = "golden"
 _FEWEST, _MOST = 6, 16
-_TRIED = 8  # candidates a fault is tried on at a time
+_TWICE = 2  # goldens that should notice a fault, and candidates that it is tried on at a time
+_ENOUGH = 8  # candidates tried, after which one that notices it will do
 _SURE = 0.05  # the score from which an object must be found again
 _AREA = 1.5  # of the input: larger than it in one direction at least, so that a missing antialiasing shows
 
@@ -87,25 +88,34 @@ def _side_by_side(one: Pixels, other: Pixels) -> Pixels:
 def choose(reference: Reference, candidates: Sequence[Pixels], tolerance: Tolerance) -> tuple[list[Golden], list[str]]:
     """Candidates that notice the faults, few but enough; and the names of those faults that none of them notices.
 
-    A fault is tried on some of the candidates, and on further ones only where these do not notice it.
+    A fault is tried on some of the candidates, and on further ones while too few of these notice it: a trial costs an
+    answer of the network.
     """
-    from snellen.export.faults import FAULTS, is_one
+    from snellen.export.faults import FAULTS
 
-    how = reference.model.plan.preprocessing
-    expected = reference.all_answers(candidates)
+    expected: dict[int, Answers] = {}
+
+    def expect(some: Iterable[int]) -> None:
+        new = [i for i in some if i not in expected]
+        if new:
+            expected.update(zip(new, reference.all_answers([candidates[i] for i in new]), strict=True))
+
     noticed: dict[str, set[int]] = {}
     for name, fault in FAULTS.items():
-        for start in range(0, len(candidates), _TRIED):
-            some = range(start, min(len(candidates), start + _TRIED))
-            committed = [i for i in some if is_one(fault, candidates[i], how)]
-            said = reference.all_answers([candidates[i] for i in committed], fault) if committed else []
+        for start in range(0, len(candidates), _TWICE):
+            some = range(start, min(len(candidates), start + _TWICE))
+            committed = [i for i in some if reference.is_changed_by(fault, candidates[i])]
+            if not committed:
+                continue
+            expect(committed)
+            said = reference.all_answers([candidates[i] for i in committed], fault)
             pairs = zip(committed, said, strict=True)
-            seen = {i for i, answers in pairs if differences(answers, expected[i], tolerance)}
-            if committed:
-                noticed[name] = noticed.get(name, set()) | seen
-            if seen or not committed:
+            seen = noticed.setdefault(name, set())
+            seen |= {i for i, answers in pairs if differences(answers, expected[i], tolerance)}
+            if len(seen) >= (_TWICE if start + _TWICE < _ENOUGH else 1):
                 break
     chosen = _few(noticed, len(candidates))
+    expect(chosen)
     goldens = [Golden(f"{n:02}.png", candidates[i], expected[i]) for n, i in enumerate(chosen, start=1)]
     return goldens, [name for name, seen in noticed.items() if not seen]
 
@@ -113,7 +123,7 @@ def choose(reference: Reference, candidates: Sequence[Pixels], tolerance: Tolera
 def _few(noticed: Mapping[str, set[int]], count: int) -> list[int]:
     """Greedily those that notice most of what is not yet noticed by two."""
     chosen: list[int] = []
-    need = {name: min(2, len(seen)) for name, seen in noticed.items()}
+    need = {name: min(_TWICE, len(seen)) for name, seen in noticed.items()}
     while len(chosen) < min(_MOST, count):
         gains = [sum(need[name] > 0 and i in seen for name, seen in noticed.items()) for i in range(count)]
         for i in chosen:
@@ -165,6 +175,8 @@ def _objects(said: Answers, expected: Answers, tolerance: Tolerance) -> list[str
 
 def _has_counterpart(ours: Answers, i: int, theirs: Answers, tolerance: Tolerance) -> bool:
     alike = (theirs["labels"] == ours["labels"][i]) & (theirs["image_index"] == ours["image_index"][i])
+    if not alike.any():
+        return False
     for name in {"scores", "boxes", "mask_logits"} & set(ours):
         right = ours[name][i].astype(np.float64)
         apart = np.abs(theirs[name].astype(np.float64) - right).reshape(len(alike), -1).max(1, initial=0.0)

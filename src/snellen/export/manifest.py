@@ -23,7 +23,10 @@ FILES: Mapping[Format, str] = {"onnx": "model.onnx", "openvino": "model.xml", "t
 class Manifest:
     """format     of the model's file
     precision  the arithmetic that was verified and that it is run in
-    plan       of the run: task, classes, preprocessing, network
+    plan       of the run: task, classes, preprocessing, network; of several networks that of the first, with the
+               preprocessing that shows least of an image
+    members    of several networks that answer together: ``model``, ``input_size``, ``fit``, ``weight`` (all of them 1),
+               ``weights_source`` and ``weights_license`` of each; else nothing
     decision   of the task (tasks/base.py): how its probabilities become decisions; empty: as usual
     headline   the name of the metric that counts
     metrics    of the run, by split; checked: of the artifact, on the images that it was verified on
@@ -40,6 +43,7 @@ class Manifest:
     metrics: Mapping[str, Mapping[str, Estimate]]
     checked: Mapping[str, Any] = field(default_factory=dict)
     weaknesses: tuple[Mapping[str, Any], ...] = ()
+    members: tuple[Mapping[str, Any], ...] = ()
     outputs: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,6 +66,7 @@ class Manifest:
             **told,
             "decision": list(self.decision),
             "weaknesses": [dict(each) for each in self.weaknesses],
+            "members": [dict(each) for each in self.members],
             "metrics": metrics,
             "plan": {"version": plan["version"], "choices": plan["choices"], "reasons": {}},
         }
@@ -77,6 +82,7 @@ class Manifest:
             "outputs": dict(self.outputs),
             **({"thresholds": list(thresholds)} if thresholds is not None else {}),
             "preprocessing": {**self.plan.preprocessing.to_json(), "where": "in the graph"},
+            **({"members": [dict(each) for each in self.members]} if self.members else {}),
         }
 
     @classmethod
@@ -103,6 +109,7 @@ class Manifest:
                 metrics=metrics,
                 checked=content["checked"],
                 weaknesses=tuple(content["weaknesses"]),
+                members=tuple(content.get("members", ())),  # older files have none
                 outputs=content["outputs"],
                 versions=content["versions"],
             )

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from snellen.core.errors import ConfigError
 from snellen.export.graph import Graph
+from snellen.export.onnx_loops import with_loops
 from snellen.nn.detection.suppression_graph import suppressed
 
 OPSET = 18  # antialiased resize, GridSample in two dimensions, and NonMaxSuppression are in it
+FREE = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
 _EXAMPLE = (2, 96, 80)  # images, height, width: sizes of 1 would be taken for constants
 
 
@@ -38,10 +40,9 @@ def onnx_model(graph: Graph) -> Any:
     The number, height and width of the images are free; all of one call have one size. Raises ConfigError for a
     network that fixes one of them while it is traced.
     """
-    free = {0: torch.export.Dim("images"), 1: torch.export.Dim("height"), 2: torch.export.Dim("width")}
-    proto = traced(graph, "image", example(), free)
+    proto = traced(graph, "image", example(), FREE)
     sides = proto.graph.input[0].type.tensor_type.shape.dim
-    if not all(sides[i].dim_param for i in free):
+    if not all(sides[i].dim_param for i in FREE):
         raise ConfigError(
             "the network fixes how many images it takes while it is traced: train with another architecture"
         )
@@ -53,18 +54,43 @@ def traced(module: nn.Module, name: str, given: Tensor, free: Mapping[int, Any])
     with torch.no_grad(), _quiet():
         names = list(module(given))
         program = torch.onnx.export(
-            module.eval(),
-            (given,),
+            exported(module, given, free),
             dynamo=True,
             opset_version=OPSET,
             input_names=[name],
             output_names=names,
-            dynamic_shapes=(dict(free),),
             custom_translation_table={torch.ops.snellen.suppress.default: _translated()},
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    return with_loops(program.model_proto)
+
+
+def exported(module: nn.Module, given: Tensor, free: Mapping[int, Any]) -> Any:
+    """A module of one tensor as a ``torch.export.ExportedProgram``; ``free`` are those of its sides that may change.
+
+    That a part of an image is no larger than the whole cannot be proven of sizes that are free, and is not asked to be.
+    """
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(
+            module.eval(),
+            (given,),
+            dynamic_shapes=(dict(free),),
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+    for part in program.graph_module.modules():
+        if part is not program.graph_module and isinstance(part, torch.fx.GraphModule):
+            _forget_checks(part)
+    return program
+
+
+def _forget_checks(step: torch.fx.GraphModule) -> None:
+    """Those of sizes, at each turn of a loop: torch 2.15 cannot save a program with them, as it adds sizes there."""
+    for node in step.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
+        step.graph.erase_node(node)
+    step.graph.eliminate_dead_code()
+    step.recompile()
 
 
 def example() -> Tensor:

@@ -23,15 +23,17 @@ from snellen.core.errors import ConfigError
 from snellen.data.image import decode
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
-_BETWEEN = ("Add", "Clip", "Relu")  # those that join layers, and are quantised so that nothing goes to floats and back
+_BOUNDS, _SUM = ("Clip", "Relu"), "Add"  # quantised with the layers, so that nothing goes to floats and back between
 _RANKED_BY = 8  # images that tell which layers 8 bits harm most
-_LEFT_OUT = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_ERROR = 0.01  # of the variance of what the last layers say: see docs/measurements.md
+_LEFT_OUT = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 Range = tuple[float, float]
 
 
 def attempts(proto: Any, calibration: Sequence[Path]) -> Iterator[tuple[Any, tuple[str, ...]]]:
-    """Every layer but the last ones quantised; then, while more are asked for, without those that 8 bits harm most.
+    """Every layer but the last ones quantised, if what the last ones say stays nearly the same; else, and while more
+    are asked for, without those that 8 bits harm most.
 
     proto        ``onnx.ModelProto`` of a whole graph, from pixels to answers
     calibration  training images; their activations give the ranges, and one image at a time is in memory
@@ -46,12 +48,17 @@ def attempts(proto: Any, calibration: Sequence[Path]) -> Iterator[tuple[Any, tup
     if not layers:
         raise ConfigError("precision = 'int8' leaves nothing of a network that is all last layers: use fp32")
     ranges = _ranges(graph, layers, calibration)
-    yield _quantised(graph, layers, ranges), ()
-    worst = _worst_first(graph, layers, ranges, calibration[:_RANKED_BY])
-    for count in _LEFT_OUT:
-        if count <= len(layers) // 2:
-            kept = [name for name in layers if name not in worst[:count]]
-            yield _quantised(graph, kept, ranges), tuple(worst[:count])
+    error = _error_of(graph, calibration[:: max(1, len(calibration) // _RANKED_BY)][:_RANKED_BY])
+    counts = [count for count in _LEFT_OUT if count <= len(layers) // 2]
+    worst: list[str] = []
+    for count in counts:
+        if count and not worst:
+            harm = {name: error(_quantised(graph, [name], ranges)) for name in layers}
+            worst = sorted(harm, key=lambda name: -harm[name])
+        left_out = tuple(worst[:count])
+        quantised = _quantised(graph, [name for name in layers if name not in left_out], ranges)
+        if count == counts[-1] or error(quantised) <= _ERROR:
+            yield quantised, left_out
 
 
 def _prepared(proto: Any) -> Any:
@@ -73,18 +80,23 @@ def _layers(graph: Any) -> list[str]:
 
 
 def _joints(graph: Any, layers: Sequence[str]) -> list[str]:
-    """Nodes that lie between layers: behind one of them, and before another."""
-    nodes = graph.graph.node
-    behind: set[str] = set()
-    for node in nodes:
-        if node.name in layers or any(name in behind for name in node.input):
-            behind.update(node.output)
+    """Nodes that go with these layers: what bounds the answer of one, and sums that lead on to another.
+
+    The rounding of a bounded answer is that of the bounds; unbounded, most of the 256 steps would be spent beyond them.
+    """
     before: set[str] = set()
-    for node in reversed(nodes):
+    for node in reversed(graph.graph.node):
         if node.name in layers or any(name in before for name in node.output):
             before.update(node.input)
-    through = behind & before
-    return [node.name for node in nodes if node.op_type in _BETWEEN and through.issuperset(node.output)]
+    given, joints = set[str](), []
+    for node in graph.graph.node:
+        directly = any(name in given for name in node.input)
+        joint = directly and (node.op_type in _BOUNDS or (node.op_type == _SUM and node.output[0] in before))
+        if joint:
+            joints.append(node.name)
+        if joint or node.name in layers:
+            given.update(node.output)
+    return joints
 
 
 def _quantised(graph: Any, layers: Sequence[str], ranges: Mapping[str, Range]) -> Any:
@@ -102,11 +114,42 @@ def _quantised(graph: Any, layers: Sequence[str], ranges: Mapping[str, Range]) -
         tensors_range=TensorsData(CalibrationMethod.MinMax, known),
         nodes_to_quantize=[*layers, *_joints(graph, layers)],
         nodes_to_exclude=[],
-        op_types_to_quantize=[*_LAYERS, *_BETWEEN],
+        op_types_to_quantize=[*_LAYERS, *_BOUNDS, _SUM],
         extra_options={},
     )
     with _quiet():
-        return quantizer.quantize_model()
+        return _sorted(quantizer.quantize_model())
+
+
+def _sorted(proto: Any) -> Any:
+    """With every node behind those that it needs, as the format asks for: the quantiser adds its own at the end."""
+    known = {each.name for each in (*proto.graph.initializer, *proto.graph.input)} | {""}
+    waiting, found = [(node, _needed(node)) for node in proto.graph.node], []
+    while waiting:
+        later = []
+        for node, needed in waiting:
+            if needed <= known:
+                found.append(node)
+                known.update(node.output)
+            else:
+                later.append((node, needed))
+        assert len(later) < len(waiting), f"a circle of {len(later)} nodes"
+        waiting = later
+    nodes = [copy.deepcopy(node) for node in found]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+def _needed(node: Any) -> set[str]:
+    """The tensors that it takes, and those that branches and loops in it take from around them."""
+    needed = set(node.input)
+    for inner in (each.g for each in node.attribute if each.HasField("g")):
+        own = {each.name for each in (*inner.initializer, *inner.input)}
+        own |= {name for each in inner.node for name in each.output}
+        taken = set().union(*map(_needed, inner.node), (each.name for each in inner.output))
+        needed |= taken - own
+    return needed
 
 
 def _ranges(graph: Any, layers: Sequence[str], calibration: Sequence[Path]) -> dict[str, Range]:
@@ -144,8 +187,9 @@ def _run_with(graph: Any, outputs: Sequence[str]) -> Callable[[NDArray[np.uint8]
     return lambda image: list(loaded.run(list(outputs), {"image": image[None]}))
 
 
-def _worst_first(graph: Any, layers: Sequence[str], ranges: Mapping[str, Range], paths: Sequence[Path]) -> list[str]:
-    """The layers by how much the network's last ones say otherwise when that layer alone is quantised."""
+def _error_of(graph: Any, paths: Sequence[Path]) -> Callable[[Any], float]:
+    """A quantised graph -> how far its last layers are from those of ``graph``: the mean square of the difference as a
+    share of the variance of what they say, the mean over them."""
     images = [decode(path) for path in paths]
     ends = list(_ends(graph).values())
 
@@ -154,11 +198,12 @@ def _worst_first(graph: Any, layers: Sequence[str], ranges: Mapping[str, Range],
         return [np.concatenate([each.ravel() for each in told]) for told in zip(*map(run, images), strict=True)]
 
     right = said(graph)
-    harm = {}
-    for name in layers:
-        told = said(_quantised(graph, [name], ranges))
-        harm[name] = sum(float(((a - b) ** 2).mean() / (b.var() + 1e-12)) for a, b in zip(told, right, strict=True))
-    return sorted(harm, key=lambda name: -harm[name])
+
+    def error(of: Any) -> float:
+        pairs = zip(said(of), right, strict=True)
+        return float(np.mean([((a - b) ** 2).mean() / (b.var() + 1e-12) for a, b in pairs]))
+
+    return error
 
 
 def _ends(graph: Any) -> dict[str, str]:
@@ -178,9 +223,13 @@ def _ends(graph: Any) -> dict[str, str]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The quantiser's advice is for those who call it by hand."""
+    import onnxruntime
+
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(3)  # errors; it cannot be asked what it was, and 2 is its own choice
     try:
         yield
     finally:
         logging.disable(before)
+        onnxruntime.set_default_logger_severity(2)

@@ -5,6 +5,7 @@ Each is imported when it is first needed; none but 'torch' imports torch.
 
 from __future__ import annotations
 
+import math
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,29 +23,45 @@ Answers = dict[str, NDArray[Any]]
 Run = Callable[[NDArray[np.uint8]], Answers]
 """uint8 [n, H, W, 3] -> the named answers of the graph."""
 
+_LARGE = 16 * 2**20  # bytes of pixels in one call
+_LONG = 4096  # pixels of a side: the tables of the resize are as long
 
-def session(path: Path, format: Format, precision: Precision = "fp32", *, threads: int | None = None) -> Run:
+
+def session(
+    path: Path, format: Format, precision: Precision = "fp32", *, threads: int | None = None, streams: int = 1
+) -> Run:
     """Load a model's file. Raises RunError when it cannot be, ConfigError when its runtime is not installed.
 
-    threads  of one call; all cores by default. The precision is a declared choice: OpenVINO would take bf16 by itself
-             where the CPU has it, and move logits by up to 0.3.
+    threads  of all calls together; as many as there are cores by default. The precision is a declared choice: OpenVINO
+             would take bf16 by itself where the CPU has it, and move logits by up to 0.3.
+    streams  calls at once, among which threads are divided
     """
     try:
-        return _OPENERS[format](path, precision, threads or available_cores())
+        return _OPENERS[format](path, precision, threads or available_cores(), streams=streams)
     except ImportError as error:
         raise not_installed(format, path.name, error) from None
+
+
+def streams_of(format: Format, threads: int) -> int:
+    """Calls at once that do the most images a second together, where no single one may take much longer: threads of one
+    call wait for each other. On two cores, two calls of one thread each take half of the processor's time an image."""
+    return 1 if format == "torch" else math.ceil(math.sqrt(threads))
 
 
 def not_installed(format: Format, what: str, error: ImportError) -> ConfigError:
     return ConfigError(f"{what} needs {error.name}, which is not installed: pip install 'snellen[{_EXTRA[format]}]'")
 
 
-def open_onnx(source: Path | bytes, precision: Precision, threads: int, given: str = "image") -> Run:
+def open_onnx(
+    source: Path | bytes, precision: Precision, threads: int, given: str = "image", *, streams: int = 1
+) -> Run:
     """A file, or its bytes; ``given`` is the name of its input."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads  # its own guess ignores the limits of a container
+    options.intra_op_num_threads = math.ceil(threads / streams)  # its own guess ignores the limits of a container
+    if streams > 1:  # threads that spin while they wait would take the cores of another call
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     what = source if isinstance(source, bytes) else str(source)
@@ -53,11 +70,19 @@ def open_onnx(source: Path | bytes, precision: Precision, threads: int, given: s
     except Exception as error:  # its errors share no base but Exception
         raise RunError(f"ONNX Runtime cannot load the model: {_one_line(error)}") from None
     names = [output.name for output in loaded.get_outputs()]
+    large = onnxruntime.RunOptions()
+    large.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
     def run(image: NDArray[np.uint8]) -> Answers:
-        return dict(zip(names, loaded.run(names, {given: image}), strict=True))
+        return dict(zip(names, loaded.run(names, {given: image}, large if _is_large(image) else None), strict=True))
 
     return run
+
+
+def _is_large(image: NDArray[np.uint8]) -> bool:
+    """Whether ONNX Runtime gives back the memory that a call took. It would keep what its largest call ever took,
+    gigabytes after one of large photographs; giving it back costs a tenth of a call, so that usual ones keep theirs."""
+    return image.nbytes > _LARGE or max(image.shape[1:3]) > _LONG
 
 
 def import_openvino() -> Any:
@@ -79,7 +104,9 @@ def check_bf16() -> None:
         raise ConfigError("precision = 'bf16' is not there on this CPU: use fp32 or int8")
 
 
-def open_openvino(source: Path | bytes, precision: Precision, threads: int, given: str = "image") -> Run:
+def open_openvino(
+    source: Path | bytes, precision: Precision, threads: int, given: str = "image", *, streams: int = 1
+) -> Run:
     """A file, or an ONNX graph as bytes; ``given`` is the name of its input.
 
     Raises ConfigError for bf16 on a CPU without: OpenVINO would silently compute in single precision there.
@@ -91,7 +118,7 @@ def open_openvino(source: Path | bytes, precision: Precision, threads: int, give
     settings = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
         "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
+        **({"PERFORMANCE_HINT": "LATENCY"} if streams == 1 else {"NUM_STREAMS": streams}),
     }
     try:
         model = core.read_model(source)
@@ -107,7 +134,8 @@ def open_openvino(source: Path | bytes, precision: Precision, threads: int, give
     return run
 
 
-def _open_torch(path: Path, precision: Precision, threads: int) -> Run:
+def _open_torch(path: Path, precision: Precision, threads: int, *, streams: int = 1) -> Run:
+    """One call at a time: its threads are those of the whole process."""
     import torch
     import torchvision  # noqa: F401  (brings non-maximum suppression)
 
@@ -145,7 +173,7 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-_OPENERS: Mapping[Format, Callable[[Path, Precision, int], Run]] = {
+_OPENERS: Mapping[Format, Callable[..., Run]] = {
     "onnx": open_onnx,
     "openvino": open_openvino,
     "torch": _open_torch,

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from snellen.export.faults import right
 from snellen.export.goldens import FP32, differences
 from snellen.export.graph import Graph
 from snellen.export.reference import Reference
@@ -33,22 +34,39 @@ class _Named(nn.Module):
 
 
 def which_differs(reference: Reference, graph: Graph, images: Sequence[NDArray[np.uint8]], build: Build) -> str:
-    """A sentence that names the first stage whose results are not those of the network in this process."""
-    placing = build(_Named(graph.placing), "image", torch.from_numpy(np.stack([images[0]] * 2)))
-    fed = []
+    """A sentence that names the first stage whose results are not those of the networks in this process."""
+    for number, network in enumerate(reference.networks):
+        named = f" of member {number + 1}" if len(reference.networks) > 1 else ""
+        fed, found = _placed_otherwise(reference, graph, images, build, number)
+        if not found:
+            found = _said_otherwise(network, graph.networks[number], fed, build)
+        if found:
+            stage = "resize" if len(fed) < len(images) else "network"
+            return f"the {stage}{named} differs: {found}"
+    return "the resize and the network are the same: the decoding of its outputs differs"
+
+
+def _placed_otherwise(
+    reference: Reference, graph: Graph, images: Sequence[NDArray[np.uint8]], build: Build, number: int
+) -> tuple[list[NDArray[np.float32]], str]:
+    """What a network is fed for each image, up to the first that the graph feeds otherwise; and how it does."""
+    placing = build(_Named(graph.placings[number]), "image", torch.from_numpy(np.stack([images[0]] * 2)))
+    fed: list[NDArray[np.float32]] = []
     for image in images:
-        size = (image.shape[1], image.shape[0])
-        pixels = reference.answering.prepare(image, size).pixels.astype(np.float32).transpose(2, 0, 1)[None]
+        pixels = right(image, reference.preprocessings[number]).transpose(2, 0, 1)[None]
         apart = np.abs(placing(image[None])["output 0"] - pixels).max()
         if apart > 1:
-            return f"the resize differs: a pixel of an image of {size[0]} x {size[1]} by {apart:.0f} grey levels"
+            return fed, f"a pixel of an image of {image.shape[1]} x {image.shape[0]} by {apart:.0f} grey levels"
         fed.append(pixels)
-    network = build(_Named(graph.network), "pixels", torch.from_numpy(np.concatenate([fed[0]] * 2)))
+    return fed, ""
+
+
+def _said_otherwise(network: nn.Module, traced: nn.Module, fed: Sequence[NDArray[np.float32]], build: Build) -> str:
+    built = build(_Named(traced), "pixels", torch.from_numpy(np.concatenate([fed[0]] * 2)))
     for pixels in fed:
         with torch.inference_mode():
-            said = _Named(reference.answering.network)(torch.from_numpy(pixels))
-        expected = {name: values.numpy() for name, values in said.items()}
-        found = differences(network(pixels), expected, FP32)
+            said = _Named(network)(torch.from_numpy(pixels))
+        found = differences(built(pixels), {name: values.numpy() for name, values in said.items()}, FP32)
         if found:
-            return f"the network differs: {found[0]}"
-    return "the resize and the network are the same: the decoding of its outputs differs"
+            return found[0]
+    return ""

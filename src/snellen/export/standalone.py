@@ -9,28 +9,27 @@ from PIL import Image, ImageOps
 
 
 def pixels_of(path: str) -> np.ndarray:
-    image = ImageOps.exif_transpose(Image.open(path))
+    with open(path, "rb") as file:  # of a name, Pillow 13 leaves some TIFF on their side
+        image = ImageOps.exif_transpose(Image.open(file))
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
+    if image.mode in ("I", "F"):
+        sys.exit(f"{path} has 32 bits a pixel, which may mean any range: save it with 8 or 16")
+    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return np.asarray(on_white.convert("RGB"))
 
 
 session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
 use = json.loads(session.get_modelmeta().custom_metadata_map["snellen"])["use"]
 names, classes = [output.name for output in session.get_outputs()], use["classes"]
 for path in sys.argv[2:]:
-    answer: object
     said = dict(zip(names, session.run(names, {"image": pixels_of(path)[None]})))
     if use["task"] in ("detection", "instances"):
         shown = said["scores"] >= np.array(use["thresholds"], np.float32)[said["labels"]]
         found = zip(said["labels"][shown], said["scores"][shown].tolist(), said["boxes"][shown].tolist())
-        answer = [{"label": classes[k], "confidence": score, "box": box} for k, score, box in found]
+        answer: object = [{"label": classes[k], "confidence": score, "box": box} for k, score, box in found]
     elif use["task"] == "segmentation":
-        shares = np.bincount(said["classes"].ravel(), minlength=len(classes)) / said["classes"].size
-        answer = dict(zip(classes, shares.tolist()))
+        answer = {name: float((said["classes"] == k).mean()) for k, name in enumerate(classes)}
     elif use["task"] == "regression":
         answer = dict(zip(classes, said["values"][0].tolist()))
     elif use["task"] == "multilabel":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ _LOSS: dict[Precision, float] = {"fp32": 5e-4, "bf16": 3e-3, "int8": 3e-3}  # of
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """images      how many were asked, of ``split``
-    decisions   how many things were decided in them, and how many of these differ
+    decisions   how many things were decided in them, and how many of these differ; shifted: how many of those say the
+                same of a place a little elsewhere, or a little surer
     apart       the largest difference of a number behind a decision (``tasks.base.Difference``)
     headline    the name of the metric; network: of the network in this process; artifact: of what was exported
     """
@@ -32,6 +33,7 @@ class Verified:
     images: int
     decisions: int
     different: int
+    shifted: int
     apart: float
     headline: str
     network: float
@@ -41,7 +43,7 @@ class Verified:
         return asdict(self)
 
     def sentence(self) -> str:
-        same = "the same" if not self.different else f"{self.different} of {self.decisions} decisions differ"
+        same = differing(self.to_json()) if self.different else "the same"
         return (
             f"on {self.images} images of {self.split}: {same}; {spoken(self.headline)} {self.artifact:.4f} "
             f"(network {self.network:.4f}); numbers at most {self.apart:.1g} apart"
@@ -52,7 +54,7 @@ def compare(
     reference: Reference, artifact: ArtifactAnswering, records: Sequence[Record], split: str, console: Console
 ) -> Verified:
     """Both on the same images, each decoded at its full size."""
-    task = reference.model.task
+    task = reference.task
     ours: list[Any] = []
     theirs: list[Any] = []
     with console.progress("Verifying", len(records)) as advance:
@@ -78,11 +80,20 @@ def compare(
         images=len(records),
         decisions=sum(each.decisions for each in differences),
         different=sum(each.different for each in differences),
+        shifted=sum(each.shifted for each in differences),
         apart=max((each.apart for each in differences), default=0.0),
         headline=task.headline,
         network=numbers[0][task.headline].value,
         artifact=numbers[1][task.headline].value,
     )
+
+
+def differing(checked: Mapping[str, Any]) -> str:
+    """How many decisions differ, from ``Verified.to_json`` or a manifest of before ``shifted`` was counted."""
+    different, decisions, shifted = checked["different"], checked["decisions"], checked.get("shifted", 0)
+    share = f" ({100 * different / decisions:.3g} %)" if different else ""
+    only = f", {shifted} of them shifted only" if shifted else ""
+    return f"{different} of {decisions} decisions differ{share}{only}"
 
 
 def check(verified: Verified, precision: Precision) -> None:

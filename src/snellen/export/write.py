@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from snellen.export import card, goldens, verification
 from snellen.export.artifact import MANIFEST, ArtifactAnswering
 from snellen.export.formats import FORMATS, Kind
 from snellen.export.manifest import Manifest
+from snellen.export.members import Model, check_members, in_single_precision
 from snellen.export.reference import Reference
 from snellen.export.runtimes import not_installed, session
 from snellen.export.verify import SUMS
-from snellen.tasks.loading import LoadedModel
 
 _GOLDEN_CANDIDATES = 24
 _PACKAGES = ("snellen", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "numpy", "pillow")
 
 
 def export_model(
-    model: LoadedModel,
+    model: Model,
     about: Manifest,
     records: Mapping[str, Sequence[Record]],
     out: Path,
@@ -45,11 +46,13 @@ def export_model(
 
     about        what the artifact will say of itself, without what is found out here
     records      by split: labelled images of one split that the model has not learnt from
-    calibration  training images, by which 8-bit arithmetic learns what range its numbers have
+    calibration  training images: by one half 8-bit arithmetic learns what range its numbers have, by the other it is
+                 chosen which layers go without; ``records`` only tell what came of it
 
     Raises ExportError when what was exported is not the model, ConfigError for what the format cannot hold.
     """
-    model = replace(model, plan=replace(model.plan, precision="fp32"))
+    check_members(model)
+    model = in_single_precision(model)
     reference = Reference(model)
     ((split, judged),) = records.items()
     with _beside(out) as folder:
@@ -57,12 +60,15 @@ def export_model(
         console.say(f"Tracing the model for {about.format}")
         graph, outputs = _built(kind, model, about)
         file = folder / about.file
+        learnt, tried = calibration[::2], calibration[1::2] or calibration
         if about.precision == "int8":
-            console.say(f"Quantising by {len(calibration)} training images")
-        saved = kind.save(graph, file, about.precision, [record.path for record in calibration])
-        compare = partial(verification.compare, reference, records=judged, split=split, console=console)
+            console.say(f"Quantising by {len(learnt)} training images")
+        saved = kind.save(graph, file, about.precision, [record.path for record in learnt])
+        compare = partial(verification.compare, reference, console=console)
         try:
-            artifact, verified, left_out = _accepted(saved, file, about, compare, console)
+            artifact, left_out = _chosen(saved, file, about, partial(compare, records=tried, split="train"), console)
+            verified = compare(artifact, judged, split)
+            verification.check(verified, about.precision)
         except ExportError as error:
             if about.precision != "fp32":
                 raise
@@ -82,7 +88,7 @@ def export_model(
     return manifest
 
 
-def _built(kind: Kind, model: LoadedModel, about: Manifest) -> tuple[Any, dict[str, str]]:
+def _built(kind: Kind, model: Model, about: Manifest) -> tuple[Any, dict[str, str]]:
     """Raises ConfigError for a network that cannot be traced, or when what traces is not installed."""
     try:
         return kind.build(model)
@@ -91,7 +97,7 @@ def _built(kind: Kind, model: LoadedModel, about: Manifest) -> tuple[Any, dict[s
     except ImportError as error:
         raise not_installed(about.format, "tracing a model", error) from None
     except Exception as error:  # torch's tracer raises almost anything
-        what = model.plan.architecture or model.plan.model
+        what = about.plan.architecture or about.plan.model
         raise ConfigError(
             f"{what} cannot be exported to {about.format}, as it cannot be traced: train with another architecture "
             f"({_first_cause(error)})"
@@ -106,31 +112,32 @@ def _first_cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
-def _accepted(
+def _chosen(
     saved: Iterator[tuple[str, ...]],
     file: Path,
     about: Manifest,
     compare: Callable[[ArtifactAnswering], verification.Verified],
     console: Console,
-) -> tuple[ArtifactAnswering, verification.Verified, tuple[str, ...]]:
-    """The first of what is saved that is the model, as far as its precision goes, and the layers that were left out.
+) -> tuple[ArtifactAnswering, tuple[str, ...]]:
+    """The first of what is saved, in 8 bits the first that keeps the metric on the images of ``compare``; and what
+    layers were left out of it.
 
-    Raises ExportError when none is: what was wrong with the last.
+    Raises ExportError when none does: what was wrong with the last.
     """
     refused: ExportError | None = None
     for left_out in saved:
         artifact = ArtifactAnswering(about, session(file, about.format, about.precision))
-        verified = compare(artifact)
-        try:
-            verification.check(verified, about.precision)
-        except ExportError as error:
-            refused = error
-            if about.precision == "int8":
-                console.say(f"Too much is lost {verified.sentence()}: leaving out the layers that 8 bits harm most")
-            continue
+        if about.precision == "int8":
+            tried = compare(artifact)
+            try:
+                verification.check(tried, about.precision)
+            except ExportError as error:
+                refused = error
+                console.say(f"Too much is lost {tried.sentence()}: leaving out more layers that 8 bits harm most")
+                continue
         if left_out:
             console.say(f"{len(left_out)} layers stay in single precision: {', '.join(left_out)}")
-        return artifact, verified, left_out
+        return artifact, left_out
     assert refused is not None
     raise refused
 
@@ -143,7 +150,8 @@ def _goldens(
     tolerance = goldens.FP32 if precision == "fp32" else goldens.LOOSE
     spread = np.linspace(0, len(records) - 1, min(len(records), _GOLDEN_CANDIDATES)).astype(int)
     images = [decode(records[i].path, min_side=512) for i in spread]
-    candidates = goldens.candidates_of(images, reference.model.plan.preprocessing.input_size)
+    largest = max((how.input_size for how in reference.preprocessings), key=prod)
+    candidates = goldens.candidates_of(images, largest)
     proof, unnoticed = goldens.choose(reference, candidates, tolerance)
     if precision != "fp32":  # what it must say again elsewhere is what it says here
         return [replace(each, expected=artifact.run(each.pixels[None])) for each in proof], unnoticed

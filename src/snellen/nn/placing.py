@@ -5,7 +5,7 @@ OpenVINO 2026.4 leaves the antialiasing out (see docs/measurements.md). Here the
 the fixed point that Pillow has (22 bits), and applied as two matrix products. All numbers are whole, or whole and over
 a power of two, and float32 holds them without rounding as long as the image is at most 32 times as long as its place in
 the input. Nothing needs 64 bits, which OpenVINO has not: every runtime that computes in single precision gives the
-pixels that training saw.
+pixels that training saw. A few rows of the image are looked at together: as floats it would take twelve bytes a pixel.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from snellen.core.geometry import Size, center_crop_steps
 from snellen.core.preprocessing import Preprocessing
+from snellen.nn.repeating import repeated, steps_for
 
+_ROWS = 16  # of the image at a time: enough for a matrix product to be quick
 _DIGIT = 1 << 11  # a weight has 22 bits, PRECISION_BITS of Pillow's Resample.c, in two digits
 _HALF = 1 << 12  # float32 holds whole numbers of 24 bits
 
@@ -54,14 +56,13 @@ class Placed(NamedTuple):
         y = torch.minimum(y, torch.full_like(y, 1) * self.down.length)
         return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1).float()
 
-    def grid(self) -> Tensor:
-        """Where the centres of the image's pixels lie, in ``grid_sample``'s coordinates, float32 [H, W, 2]."""
-        sides = []
-        for axis, length in zip((self.across, self.down), self.input_size, strict=True):
-            centres = torch.arange(axis.length, dtype=torch.float64) + 0.5
-            sides.append((axis.to_input(centres) * (2.0 / length) - 1.0).float())
-        x, y = sides
-        return torch.stack([x[None].expand(y.shape[0], -1), y[:, None].expand(-1, x.shape[0])], -1)
+    def lines(self) -> tuple[Tensor, Tensor]:
+        """Where the centres of the image's columns and rows lie, in ``grid_sample``'s coordinates: float32 [W], [H]."""
+        x, y = (
+            (axis.to_input(torch.arange(axis.length, dtype=torch.float64) + 0.5) * (2.0 / length) - 1.0).float()
+            for axis, length in zip((self.across, self.down), self.input_size, strict=True)
+        )
+        return x, y
 
 
 def placed(width: int, height: int, preprocessing: Preprocessing) -> Placed:
@@ -105,9 +106,8 @@ class Placing(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         across, down = axes(image.shape[2], image.shape[1], self.preprocessing)
         width, height = self.preprocessing.input_size
-        x = image.permute(0, 3, 1, 2).float()
-        x = _resampled(x, across, width).transpose(2, 3)
-        x = _resampled(x, down, height).transpose(2, 3)
+        x = _rows_resampled(image, _weights(across, width, image.device))
+        x = _resampled(x.transpose(2, 3), _weights(down, height, image.device)).transpose(2, 3)
         if self.preprocessing.fit != "letterbox":
             return x
         inside = _inside(down, height, x)[:, None] & _inside(across, width, x)
@@ -120,9 +120,22 @@ def _inside(axis: Axis, length: int, like: Tensor) -> Tensor:
     return (place >= 0) & (place < axis.resized)
 
 
-def _resampled(values: Tensor, axis: Axis, length: int) -> Tensor:
-    """values [..., axis.length], whole numbers 0..255 -> [..., length]."""
-    parts = _weights(axis, length, values.device)
+def _rows_resampled(image: Tensor, parts: tuple[Tensor, Tensor]) -> Tensor:
+    """uint8 [n, H, W, 3] -> [n, 3, H, w], some rows at a time; after the last one, it is taken again."""
+    height = image.shape[1]
+    last, rows = torch.full((), height - 1, device=image.device), torch.arange(_ROWS, device=image.device)
+    starts = torch.arange(steps_for(height, _ROWS), device=image.device) * _ROWS
+
+    def strip(carried: tuple[Tensor, ...], start: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        taken = image.index_select(1, torch.minimum(start + rows, last))
+        return (), _resampled(taken.permute(0, 3, 1, 2).float(), parts)
+
+    _, strips = repeated(strip, (), starts)
+    return strips.permute(1, 2, 0, 3, 4).flatten(2, 3)[:, :, :height]
+
+
+def _resampled(values: Tensor, parts: tuple[Tensor, Tensor]) -> Tensor:
+    """values [..., length], whole numbers 0..255, by ``_weights`` [w, length] -> [..., w]."""
     high, low = (torch.matmul(values, part.transpose(0, 1)) for part in parts)
     half = _DIGIT // 2
     return torch.floor((high + torch.floor(low / _DIGIT) + half) / _DIGIT)

@@ -20,7 +20,7 @@ from typing import Any
 
 from snellen.core.console import Advance
 from snellen.core.errors import ConfigError, RunError
-from snellen.core.files import storage_errors, sweep_temporary, write_json
+from snellen.core.files import held, storage_errors, sweep_temporary, write_json
 from snellen.predict.images import SourceImage
 from snellen.predict.prediction import Answer
 from snellen.predict.predictor import Predictor
@@ -81,26 +81,40 @@ def write_predictions(
     resume   go on with what is in ``folder``, or begin where there is nothing yet
 
     Raises ConfigError for a format that does not fit the task, and where ``folder`` was begun with something else;
-    RunError where it is damaged, or holds anything else.
+    RunError where it is damaged, holds anything else, or is being written by another process.
     """
     check_fit(formats, predictor.task.name)
     asked = {"formats": list(formats), "images": [str(path.absolute()) for path in images.given], **asked}
-    state = _begun(folder, asked, resume=resume)
     kinds: dict[str, type[Writer]] = {**{name: WRITERS[name] for name in formats}, "errors": Errors}
-    if not state.finished:
-        left = _left(images, state, folder)
-        with _Record(folder, predictor.task, kinds, state) as record:
-            with closing(predictor.answers(left)) as answers:
-                for answer in answers:
-                    record.add(answer)
-                    advance(state.done, images.total or 0)
-                    if state.done % predictor.batch == 0:
-                        record.keep_sometimes()
-            record.finish()
-    for kind in kinds.values():
-        kind.tidy(folder)
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with held(folder):
+        state = _begun(folder, asked, resume=resume)
+        if not state.finished:
+            _go_on(predictor, images, folder, kinds, state, advance)
+        for kind in kinds.values():
+            kind.tidy(folder)
     made = {name: folder / WRITERS[name].makes for name in formats}
     return PredictedFiles(folder, made, state.done, state.broken)
+
+
+def _go_on(
+    predictor: Predictor,
+    images: Images,
+    folder: Path,
+    kinds: Mapping[str, type[Writer]],
+    state: _State,
+    advance: Advance,
+) -> None:
+    left = _left(images, state, folder)
+    with _Record(folder, predictor.task, kinds, state) as record:
+        with closing(predictor.answers(left)) as answers:
+            for answer in answers:
+                record.add(answer)
+                advance(state.done, images.total or 0)
+                if state.done % predictor.batch == 0:
+                    record.keep_sometimes()
+        record.finish()
 
 
 @dataclass(slots=True)
@@ -140,7 +154,7 @@ class _State:
 
 
 def _begun(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> _State:
-    """The state of ``folder``, which is made where it is not there yet."""
+    """The state of ``folder``."""
     known: dict[str, Any] = json.loads(json.dumps(asked))
     path = folder / STATE
     if path.exists() and resume:
@@ -148,11 +162,9 @@ def _begun(folder: Path, asked: Mapping[str, Any], *, resume: bool) -> _State:
         _check_same(state.asked, known, folder)
         sweep_temporary(folder)
         return state
-    if folder.exists() and any(folder.iterdir()):
+    if any(folder.iterdir()):
         why = "and no prediction was begun there" if resume else "and is never overwritten"
         raise RunError(f"{folder} exists {why}: choose another --out" + ("" if resume else ", or --resume it"))
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     state = _State(known)
     write_json(path, state.to_json())
     return state

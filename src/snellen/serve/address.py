@@ -71,5 +71,17 @@ class Access:
     hosts: frozenset[str] | None = None
 
 
+def network_of(address: str) -> str:
+    """What counts as one client: an IPv4 address, or the 64 bits of an IPv6 one, of which a house has as many as it
+    likes."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    return str(found.ipv4_mapped or ipaddress.IPv6Address(int(found) >> 64 << 64))
+
+
 def _is_token(text: str) -> bool:
     return len(text) >= _SHORTEST_TOKEN and text.isascii() and text.isprintable() and not set(text) & set(' ",;\\')

@@ -19,7 +19,7 @@ from snellen.core.console import printable
 from snellen.serve.address import Access
 from snellen.serve.batching import ModelFailed
 from snellen.serve.friendly import Friendly
-from snellen.serve.guard import Guard
+from snellen.serve.guard import HEADERS, Guard
 from snellen.serve.inference import Inference
 from snellen.serve.openapi import description
 from snellen.serve.page_files import Page, read_page
@@ -40,9 +40,10 @@ Handler = Callable[[Request, Exception], Awaitable[Response]]
 def build_app(service: Service, access: Access, *, version: str) -> ASGIApp:
     """The application; it closes ``service`` when it is shut down."""
     desk = Desk(service.limits)
-    parts = (Friendly(service, desk), Inference(service, desk, version), Page(read_page()))
+    page = read_page()
+    parts = (Friendly(service, desk), Inference(service, desk, version), Page(page))
     routes = [route for part in parts for route in part.routes()]
-    told = description(version)
+    told = description(version, [each.name for each in service.models], page)
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(told)
@@ -76,7 +77,12 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = {404: "there is nothing at this address; see /openapi.json", 405: "this address takes another method"}
+    nothing = "there is nothing at this address; see /openapi.json"
+    if request.url.path.startswith("/v2/"):
+        nothing = (
+            "this part of the protocol is not served; /v2 names the extensions that are, /openapi.json all addresses"
+        )
+    told = {404: nothing, 405: "this address takes another method"}
     return JSONResponse({"error": told.get(error.status_code, error.detail)}, error.status_code, error.headers)
 
 
@@ -99,18 +105,23 @@ class Watch:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.monotonic(), 500
+        started, status, answering = time.monotonic(), 500, False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answering
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answering = message["status"], True
             await send(message)
 
         try:
             await self._app(scope, receive, watched)
         except Exception:  # Starlette has answered already and raises it once more
             LOG.exception("a request failed")
+        except asyncio.CancelledError:  # the server stops, and this request took longer than it waits
+            if answering:
+                raise
+            told = {"error": "the server is stopping: ask another one, or later"}
+            await JSONResponse(told, 503, {**HEADERS, "retry-after": "1"})(scope, receive, watched)
         finally:
             self._told(scope, status, time.monotonic() - started)
 
@@ -120,6 +131,8 @@ class Watch:
         path = route.path if isinstance(route, Route) else "other"
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._telemetry.answered(path, method, status, seconds)
+        if not LOG.isEnabledFor(logging.INFO):
+            return
         asked = printable(scope["path"][:_LONGEST_PATH])
         client = (scope.get("client") or ("-",))[0]
         LOG.info("%s %s %s %d %.0f ms", client, method, asked, status, 1000 * seconds)

@@ -1,4 +1,4 @@
-"""One thread owns a model; what asks it waits in a queue of bounded length and is answered in batches.
+"""What asks a model waits in a queue of bounded length, and is answered in batches by the few threads that own it.
 
 What an image is answered does not depend on who shares its batch. ONNX Runtime gives the same bits for every size of a
 batch; torch in eager mode differs in the eighth digit between sizes (other kernels, another order of sums), and the
@@ -7,9 +7,10 @@ decision with it only where two classes are that near.
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,16 +21,21 @@ import numpy as np
 
 from snellen.core.geometry import Size
 from snellen.core.preprocessing import Preprocessing
+from snellen.core.process import give_up
 from snellen.predict.answering import Answering
 from snellen.serve.limits import Limits
 from snellen.serve.refusal import Refusal, busy
 from snellen.tasks.base import Task
 
 _SHARED = 4  # images of an explanation that are asked together: requests wait for no more than these
+_OF_THE_FREE = 7  # a client may go on taking places while it holds fewer than so many for each that is free
+
+
+Submit = Callable[[Any], Future[Any]]
 
 
 class Observer(Protocol):
-    """Is told of every batch, in the thread of the model; seconds each image waited, and seconds the model took."""
+    """Is told of every batch, in a thread of the model; seconds each image waited, and seconds the model took."""
 
     def batch(self, waited: Sequence[float], seconds: float, failed: int) -> None: ...
 
@@ -50,16 +56,24 @@ class _Waiting:
 
 
 class Batcher:
-    """Gathers images until there are ``max_batch``, or until the first has waited ``max_delay``."""
+    """Gathers images until there are ``max_batch``, or no other is on its way, or the first has waited ``max_delay``.
 
-    def __init__(self, answering: Answering, limits: Limits, observer: Observer) -> None:
+    threads  that ask the model, each with a batch of its own
+    """
+
+    def __init__(self, answering: Answering, limits: Limits, observer: Observer, threads: int = 1) -> None:
         self._answering, self._limits, self._observer = answering, limits, observer
         self._most = min(limits.max_batch, answering.batch)  # what the model can take at once counts as well
         self._waiting: deque[_Waiting] = deque()
         self._changed = Condition()
-        self._taken_in, self._closed = 0, False
-        self._thread = Thread(target=self._run, name=f"model {answering.task.name}", daemon=True)
-        self._thread.start()
+        self._held: Counter[str] = Counter()  # places by client
+        self._taken_in, self._on_the_way = 0, 0  # images
+        self._busy, self._closed = 0, False  # threads
+        name = f"model {answering.task.name}"
+        self._threads = tuple(Thread(target=self._run, name=name, daemon=True) for _ in range(threads))
+        for thread in self._threads:
+            give_up(thread)
+            thread.start()
 
     @property
     def taken_in(self) -> int:
@@ -67,25 +81,50 @@ class Batcher:
         return self._taken_in
 
     @contextmanager
-    def places(self, num: int) -> Iterator[None]:
-        """Places in the queue for ``num`` images. Only in the event loop's thread, so nothing is locked.
+    def places(self, num: int, client: str = "") -> Iterator[Submit]:
+        """Places in the queue for ``num`` images of a client, and what submits each once it is prepared. Only in the
+        event loop's thread, so nothing is locked.
 
-        Raises Refusal: 413 for more than ever fit, 503 when there is no room now.
+        Raises Refusal: 413 for more than ever fit, 503 when there is no room now, for anyone or for this client.
         """
-        if num > self._limits.queue:
-            raise Refusal(413, f"{num} images in one request are more than the {self._limits.queue} that are taken")
-        if self._closed or self._taken_in + num > self._limits.queue:
-            raise busy("the server is stopping" if self._closed else "too many images are waiting already")
+        self._check_room(num, client)
+        missing = num
+
+        def submit(seen: Any) -> Future[Any]:
+            nonlocal missing
+            missing -= 1
+            self._on_the_way -= 1
+            return self.submit(seen)
+
         self._taken_in += num
+        self._on_the_way += num
+        self._held[client] += num
         try:
-            yield
+            yield submit
         finally:
             self._taken_in -= num
+            self._on_the_way -= missing
+            self._held[client] -= num
+            if not self._held[client]:
+                del self._held[client]
 
-    def check_room(self) -> None:
-        """Raises Refusal 503 when there is no room for an image, which need not be read then."""
-        with self.places(1):
-            pass
+    def check_room(self, client: str = "") -> None:
+        """Raises Refusal 503 when there is no room for an image of this client, which need not be read then."""
+        self._check_room(1, client)
+
+    def _check_room(self, num: int, client: str) -> None:
+        """A client that holds many places gets no more while few are free: by single images one alone may hold seven
+        eighths, two seven fifteenths each, and whoever comes new finds room (dynamic thresholds: Choudhury and Hahne
+        1998). Who holds none may take all that are free in one request."""
+        free = self._limits.queue - self._taken_in
+        if num > self._limits.queue:
+            raise Refusal(413, f"{num} images in one request are more than the {self._limits.queue} that are taken")
+        if self._closed:
+            raise busy("the server is stopping")
+        if num > free:
+            raise busy("too many images are waiting already")
+        if self._held[client] >= _OF_THE_FREE * (free - num + 1):
+            raise busy("too many images of this address are waiting already, and others are to find room")
 
     def submit(self, seen: Any) -> Future[Any]:
         """What ``Answering.prepare`` gave -> a target of the task, later. One that is cancelled is not answered.
@@ -97,37 +136,49 @@ class Batcher:
             if self._closed:
                 raise busy("the server is stopping")
             self._waiting.append(_Waiting(seen, future, time.monotonic()))
-            if len(self._waiting) in (1, self._most):  # else the thread has no reason to look
+            if len(self._waiting) == 1 or self._to_wait() == 0:  # else no thread has a reason to look
                 self._changed.notify()
         return future
 
-    def close(self) -> None:
-        """Answers what it was given, then ends."""
+    def close(self, patience: float | None = None) -> None:
+        """Answers what it was given, then ends; that is waited for, ``patience`` seconds at most."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        ends = None if patience is None else time.monotonic() + patience
+        for thread in self._threads:
+            thread.join(None if ends is None else max(0.0, ends - time.monotonic()))
 
     def _run(self) -> None:
         while batch := self._next():
             wanted = [each for each in batch if each.future.set_running_or_notify_cancel()]
             if wanted:
                 self._answer(wanted)
+            with self._changed:
+                self._busy -= 1
 
     def _next(self) -> list[_Waiting]:
         """The next batch; empty when there will be no more."""
         with self._changed:
-            while not self._waiting:
-                if self._closed:
-                    return []
-                self._changed.wait()
-            closes = self._waiting[0].since + self._limits.max_delay / 1000
-            while len(self._waiting) < self._most and not self._closed:
-                left = closes - time.monotonic()
-                if left <= 0:
-                    break
+            while (left := self._to_wait()) != 0:
                 self._changed.wait(left)
-            return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
+            if not self._waiting:
+                return []
+            share = math.ceil(len(self._waiting) / (len(self._threads) - self._busy))  # idle threads get theirs
+            batch = [self._waiting.popleft() for _ in range(min(share, self._most))]
+            self._busy += 1
+            self._changed.notify()
+            return batch
+
+    def _to_wait(self) -> float | None:
+        """Seconds until a batch closes, 0 when it does now or there will be none; None: it has not begun."""
+        if self._closed:
+            return 0.0
+        if not self._waiting:
+            return None
+        if len(self._waiting) >= self._most or self._on_the_way <= 0:
+            return 0.0
+        return max(0.0, self._waiting[0].since + self._limits.max_delay / 1000 - time.monotonic())
 
     def _answer(self, batch: Sequence[_Waiting]) -> None:
         started = time.monotonic()

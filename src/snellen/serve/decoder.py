@@ -85,7 +85,7 @@ def _smaller(pixels: np.ndarray, max_side: int) -> np.ndarray:
 
 def _reply(replies: IO[bytes], kind: int, size: tuple[int, int], content: np.ndarray | bytes) -> None:
     shape = content.shape[:2] if isinstance(content, np.ndarray) else (0, 0)
-    body = content.tobytes() if isinstance(content, np.ndarray) else content
+    body = np.ascontiguousarray(content).data.cast("B") if isinstance(content, np.ndarray) else content
     replies.write(REPLY.pack(kind, *size, *shape, len(body)))
     replies.write(body)
     replies.flush()

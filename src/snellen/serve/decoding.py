@@ -29,7 +29,7 @@ REQUEST = struct.Struct(">QIIQ")  # bytes of the file, min_side (0: none), max_s
 REPLY = struct.Struct(">BIIIIQ")  # one of the kinds below, width, height, rows, columns, bytes that follow
 PIXELS, REFUSED = 0, 1
 
-_PIECE = 2**20  # bytes
+_PIECE = 2**18  # bytes; of all pipes of a user Linux lets 64 MB be so large
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +38,27 @@ class Decoded:
 
     pixels: np.ndarray
     size: Size
+
+
+class Allowance:
+    """Seconds of decoding that the files of one request may take together, however many they are."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._left, self._lock = seconds, seconds, Lock()
+
+    def least(self, seconds: float) -> float:
+        """What a file may take that might take ``seconds`` alone. Raises Refusal 422 when nothing is left."""
+        if self._left <= 0:
+            raise Refusal(422, self.told)
+        return min(seconds, self._left)
+
+    @property
+    def told(self) -> str:
+        return f"the images of this request take more than {self._seconds:g} s to decode together: send fewer"
+
+    def spend(self, seconds: float) -> None:
+        with self._lock:
+            self._left -= seconds
 
 
 class Decoders:
@@ -51,23 +72,39 @@ class Decoders:
         for _ in range(limits.decoders):
             self._idle.put(self._start())
 
-    def decode(self, file: bytes, *, min_side: int | None = None, max_side: int | None = None) -> Decoded:
+    def decode(
+        self,
+        file: bytes,
+        *,
+        min_side: int | None = None,
+        max_side: int | None = None,
+        allowance: Allowance | None = None,
+    ) -> Decoded:
         """As ``data.image.read_image``; with ``max_side`` made smaller, so that no side is longer.
 
-        Called from any thread; waits for an idle process. Raises Refusal: 422 for what is no image, has too many pixels
-        or takes too long, 503 when the process died.
+        ``allowance``: what it and other files may take. Called from any thread; waits for an idle process. Raises
+        Refusal: 422 for what is no image, has too many pixels or takes too long, 503 when the process died.
         """
+        allowance = allowance or Allowance(self._limits.decode_seconds)
         process = self._idle.get()
+        started = time.monotonic()
         try:
+            seconds = allowance.least(self._limits.decode_seconds)
             if not process.is_alive:  # it was ended while idle, from outside
                 process = self._replaced(process)
-            return process.decode(file, min_side or 0, max_side or 0, self._limits)
+            head = REQUEST.pack(len(file), min_side or 0, max_side or 0, self._limits.max_pixels)
+            try:
+                return process.decode(head, file, seconds)
+            except TimeoutError:
+                alone = f"the image takes more than {self._limits.decode_seconds:g} s to decode"
+                raise Refusal(422, allowance.told if seconds < self._limits.decode_seconds else alone) from None
         except Refusal as refusal:
             self._observe("refused" if refusal.status == 422 else "died")
             if not process.is_alive and not self._closed:
                 process = self._replaced(process)
             raise
         finally:
+            allowance.spend(time.monotonic() - started)
             self._idle.put(process)
 
     def close(self) -> None:
@@ -116,6 +153,8 @@ class _Process:
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to, self._from = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for pipe in (self._to, self._from):
+            _widen(pipe)
 
     @property
     def is_alive(self) -> bool:
@@ -131,16 +170,16 @@ class _Process:
             if stream is not None:
                 stream.close()
 
-    def decode(self, file: bytes, min_side: int, max_side: int, limits: Limits) -> Decoded:
-        deadline = time.monotonic() + limits.decode_seconds
+    def decode(self, head: bytes, file: bytes, seconds: float) -> Decoded:
+        deadline = time.monotonic() + seconds
         try:
-            self._write(REQUEST.pack(len(file), min_side, max_side, limits.max_pixels))
+            self._write(head)
             self._write(file)
             kind, width, height, rows, columns, length = REPLY.unpack(self._read(REPLY.size, deadline))
             content = self._read(length, deadline)
         except TimeoutError:
             self.end()
-            raise Refusal(422, f"the image takes more than {limits.decode_seconds:g} s to decode") from None
+            raise
         except (OSError, EOFError):
             self.end()
             raise busy("what decodes images was ended") from None
@@ -165,6 +204,14 @@ class _Process:
                 raise EOFError
             rest = rest[num:]
         return content
+
+
+def _widen(pipe: int) -> None:
+    """By default a pipe holds 64 kB, and both sides wake up for each of them; not everywhere may it hold more."""
+    with suppress(OSError, ImportError, AttributeError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIECE)
 
 
 _START = "import sys; sys.path[:] = {path!r}; from snellen.serve.decoder import main; main()"

@@ -15,12 +15,11 @@ from starlette.routing import Route
 
 from snellen.core.geometry import Size
 from snellen.serve.bodies import file_of
+from snellen.serve.guard import client_of
 from snellen.serve.refusal import Refusal
 from snellen.serve.requests import Desk, flag, unless_gone
-from snellen.serve.service import Service, Working
+from snellen.serve.service import PICTURE_SIDE, Service, Working
 
-_PICTURE_SIDE = 1280  # pixels
-_PICTURE_DETAIL = 640  # pixels of the short side, below which a JPEG is not decoded for a picture
 _WEBP_QUALITY = 80
 
 
@@ -59,29 +58,30 @@ class Friendly:
     async def predict(self, request: Request) -> Response:
         working = self._service.model(request.query_params.get("model"))
         with_picture = flag(request, "picture")
-        working.batcher.check_room()
+        client = client_of(request)
+        working.batcher.check_room(client)
         async with self._desk.taken(request) as body:
             file = await self._service.describing(file_of, body, request.headers.get("content-type", ""))
-            told = await unless_gone(request, self._told(working, file, with_picture))
+            told = await unless_gone(request, self._told(working, file, with_picture, client))
         return Response(told, media_type="application/json")
 
-    async def _told(self, working: Working, file: bytes, with_picture: bool) -> bytes:
-        (target,), (size,) = await self._service.targets(working, [file])
+    async def _told(self, working: Working, file: bytes, with_picture: bool, client: str) -> bytes:
+        (target,), (size,) = await self._service.targets(working, [file], client)
         pixels = None
         if with_picture:
-            pixels = (await self._service.decoded(file, min_side=_PICTURE_DETAIL, max_side=_PICTURE_SIDE)).pixels
+            pixels = await self._service.shown(file, client)
         return await self._service.describing(_worded, working, target, size, pixels)
 
     async def explain(self, request: Request) -> Response:
-        working = self._service.model(request.query_params.get("model"))
+        working, of = self._service.model(request.query_params.get("model")), request.query_params.get("class")
+        self._service.check_explaining(working, of)
         async with self._desk.taken(request) as body:
             file = await self._service.describing(file_of, body, request.headers.get("content-type", ""))
-            told = await unless_gone(request, self._explained(working, file))
+            told = await unless_gone(request, self._explained(working, file, of))
         return JSONResponse(told)
 
-    async def _explained(self, working: Working, file: bytes) -> dict[str, Any]:
-        decoded = await self._service.decoded(file, min_side=_PICTURE_DETAIL, max_side=_PICTURE_SIDE)
-        picture, about = await self._service.explained(working, decoded.pixels)
+    async def _explained(self, working: Working, file: bytes, of: str | None) -> dict[str, Any]:
+        picture, about = await self._service.explained(working, file, of)
         return {"picture": await self._service.describing(data_uri, picture), "about": about}
 
 
@@ -95,7 +95,7 @@ def _worded(working: Working, target: Any, size: Size, pixels: np.ndarray | None
 def data_uri(picture: Image.Image) -> str:
     """A picture as a data URI (WebP), made smaller where a side is longer than 1280 pixels."""
     small = picture.convert("RGB")
-    small.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     written = BytesIO()
     small.save(written, "WEBP", quality=_WEBP_QUALITY)
     return "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode()

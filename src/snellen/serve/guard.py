@@ -13,10 +13,10 @@ from starlette.requests import Request, cookie_parser
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from snellen.serve.address import Access
+from snellen.serve.address import Access, network_of
 from snellen.serve.refusal import Refusal
 
-COOKIE = "snellen_token"
+_COOKIE = "snellen_token"
 _OPEN = ("/", "/health", "/v2/health/live", "/v2/health/ready")  # without a token: they tell nothing of a model
 _OPEN_BELOW = "/page/"
 
@@ -71,7 +71,7 @@ class Guard:
 
     def _knows(self, headers: Headers) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
-        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        cookie = cookie_parser(headers.get("cookie", "")).get(_cookie(headers), "")
         return (kind.lower() == "bearer" and self._is_token(given.strip())) or self._is_token(cookie)
 
     def _is_token(self, given: str) -> bool:
@@ -88,12 +88,19 @@ class Guard:
         if not self._is_token(given):
             return _error(401, "this is not the token of this server")
         response = Response(status_code=303, headers={"location": "/"})
-        response.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+        response.set_cookie(_cookie(Headers(scope=scope)), given, httponly=True, samesite="strict")
         return response
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse({"error": message}, status, headers)
+
+
+def _cookie(headers: Headers) -> str:
+    """Cookies are shared by all ports of a host, so that the port is in the name: the one that the browser asked, which
+    may be that of a tunnel."""
+    port = headers.get("host", "").rpartition(":")[2]
+    return f"{_COOKIE}_{port}" if port.isascii() and port.isdigit() else _COOKIE
 
 
 def _name(host: str) -> str:
@@ -111,6 +118,11 @@ def _origin_host(origin: str) -> str:
         return ""
 
 
+def client_of(request: Request) -> str:
+    """Whom a request is counted for: who shares an address is one client."""
+    return network_of(request.client.host if request.client else "")
+
+
 class Clients:
     """How many requests of each address are being worked on; in the event loop's thread only."""
 
@@ -121,7 +133,7 @@ class Clients:
     @contextmanager
     def request(self, request: Request) -> Iterator[None]:
         """Raises Refusal 429."""
-        address = request.client.host if request.client else ""
+        address = client_of(request)
         if self._working[address] >= self._most:
             raise Refusal(429, f"more than {self._most} requests of this address at once: wait for some", retry_after=1)
         self._working[address] += 1

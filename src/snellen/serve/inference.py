@@ -1,21 +1,23 @@
-"""The Open Inference Protocol v2 over REST, with Triton's statistics and repository index."""
+"""The Open Inference Protocol v2 over REST, with Triton's configuration, statistics and repository index."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from snellen.serve.guard import client_of
 from snellen.serve.models import MODEL_VERSION
-from snellen.serve.outputs import Output
+from snellen.serve.outputs import DATATYPES, Output
 from snellen.serve.refusal import Refusal, quoted
 from snellen.serve.requests import Desk, unless_gone
 from snellen.serve.service import Service, Working
 from snellen.serve.tensors import HEAD_LENGTH, IMAGE, Asked, answer, parse
 
-EXTENSIONS = ("binary_tensor_data", "statistics")
+EXTENSIONS = ("binary_tensor_data", "model_configuration", "statistics")
 _INPUT = {
     "name": IMAGE,
     "datatype": "UINT8",
@@ -33,7 +35,8 @@ class Inference:
     def routes(self) -> list[Route]:
         found = [
             Route("/v2", self.server, methods=["GET"]),
-            Route("/v2/health/live", self.ready, methods=["GET"]),
+            Route("/v2/", self.server, methods=["GET"], include_in_schema=False),
+            Route("/v2/health/live", self.live, methods=["GET"]),
             Route("/v2/health/ready", self.ready, methods=["GET"]),
             Route("/v2/repository/index", self.index, methods=["POST"]),
             Route("/v2/models/stats", self.all_statistics, methods=["GET"]),
@@ -41,6 +44,7 @@ class Inference:
         for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
             found += [
                 Route(path, self.model, methods=["GET"]),
+                Route(f"{path}/config", self.config, methods=["GET"]),
                 Route(f"{path}/ready", self.model_ready, methods=["GET"]),
                 Route(f"{path}/stats", self.statistics, methods=["GET"]),
                 Route(f"{path}/infer", self.infer, methods=["POST"]),
@@ -50,9 +54,12 @@ class Inference:
     async def server(self, request: Request) -> Response:
         return JSONResponse({"name": "snellen", "version": self._version, "extensions": list(EXTENSIONS)})
 
+    async def live(self, request: Request) -> Response:
+        return JSONResponse({"live": True})  # KServe's client reads it, Triton's only the status
+
     async def ready(self, request: Request) -> Response:
         """Models have answered an image each before the server listens."""
-        return Response(status_code=200)
+        return JSONResponse({"ready": True})
 
     async def index(self, request: Request) -> Response:
         return JSONResponse(
@@ -69,15 +76,29 @@ class Inference:
             {
                 "name": working.name,
                 "versions": [MODEL_VERSION],
-                "platform": f"snellen_{working.task.name}",
+                "platform": _platform(working),
                 "inputs": [_INPUT],
                 "outputs": outputs,
             }
         )
 
+    async def config(self, request: Request) -> Response:
+        """Triton's; with a ``max_batch_size`` of 0 its ``dims`` are whole shapes, number of images and all."""
+        working = self._model(request)
+        outputs = [output.described(working.task) for output in working.outputs.values()]
+        return JSONResponse(
+            {
+                "name": working.name,
+                "platform": _platform(working),
+                "backend": "snellen",
+                "max_batch_size": 0,
+                "input": [_configured(_INPUT)],
+                "output": [_configured(output) for output in outputs],
+            }
+        )
+
     async def model_ready(self, request: Request) -> Response:
-        self._model(request)
-        return Response(status_code=200)
+        return JSONResponse({"name": self._model(request).name, "ready": True})
 
     async def statistics(self, request: Request) -> Response:
         return JSONResponse({"model_stats": [self._model(request).statistics.to_json(MODEL_VERSION)]})
@@ -89,11 +110,12 @@ class Inference:
         working = self._model(request)
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refusal(415, "compressed requests are not taken: send it as it is")
-        working.batcher.check_room()
+        client = client_of(request)
+        working.batcher.check_room(client)
         async with self._desk.taken(request) as body:
             asked = await self._service.describing(self._parsed, body, request.headers.get(HEAD_LENGTH))
             wanted = _wanted(working, asked)
-            told, head_length = await unless_gone(request, self._told(working, asked, wanted))
+            told, head_length = await unless_gone(request, self._told(working, asked, wanted, client))
         if head_length is None:
             return Response(told, media_type="application/json")
         return Response(told, headers={HEAD_LENGTH: str(head_length)}, media_type="application/octet-stream")
@@ -102,9 +124,9 @@ class Inference:
         return parse(body, head_length, max_json=self._service.limits.max_json, most=self._service.limits.queue)
 
     async def _told(
-        self, working: Working, asked: Asked, wanted: list[tuple[Output, bool]]
+        self, working: Working, asked: Asked, wanted: list[tuple[Output, bool]], client: str
     ) -> tuple[bytes, int | None]:
-        targets, _ = await self._service.targets(working, asked.images)
+        targets, _ = await self._service.targets(working, asked.images, client)
         return await self._service.describing(_answered, working, asked, wanted, targets)
 
     def _model(self, request: Request) -> Working:
@@ -114,6 +136,15 @@ class Inference:
         if version != MODEL_VERSION:
             raise Refusal(404, f"{quoted(working.name)} has the version {MODEL_VERSION}, not {quoted(version)}")
         return working
+
+
+def _platform(working: Working) -> str:
+    return f"snellen_{working.task.name}"
+
+
+def _configured(tensor: Mapping[str, Any]) -> dict[str, Any]:
+    """A tensor of the metadata, as Triton's configuration has it."""
+    return {"name": tensor["name"], "data_type": DATATYPES[tensor["datatype"]], "dims": tensor["shape"]}
 
 
 def _wanted(working: Working, asked: Asked) -> list[tuple[Output, bool]]:

@@ -15,9 +15,11 @@ class Limits:
     """Raises ConfigError for a number that makes no sense.
 
     max_batch        images that a model answers together
-    max_delay        milliseconds that an image waits for others to join its batch
-    queue            images that a model has taken in and not answered yet
-    per_client       requests of one address that are being worked on
+    max_delay        milliseconds that an image waits for others that are on their way to join its batch
+    queue            images that a model has taken in and not answered yet; who holds many gets no more
+                     while few are free, unless in one request
+    per_client       requests of one address that are being worked on; it may have twice as many connections open. All
+                     behind a proxy have its address: raise it there, and limit each client in the proxy
     max_body         bytes of a request
     max_held         bytes of all requests that are being worked on; as many again of their pixels
     max_json         bytes of JSON in a request: it is parsed in one go, and 1 byte may become 60 of memory
@@ -26,7 +28,9 @@ class Limits:
     head_seconds     that the head of a request may take to arrive; also for a connection that sends nothing
     body_seconds     that the rest may take
     decode_seconds   that a file may take to decode, before what decodes it is ended
-    stop_seconds     that answers may take after the server was told to stop
+    request_decode_seconds  that all files of a request may take together
+    explain_seconds  that an explanation may take: less than the minute that proxies and people wait
+    stop_seconds     that answers may take after the server was told to stop; requests are then told that it does
     """
 
     max_batch: int = 16
@@ -41,7 +45,9 @@ class Limits:
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     decode_seconds: float = 10.0
-    stop_seconds: float = 8.0
+    request_decode_seconds: float = 30.0
+    explain_seconds: float = 50.0
+    stop_seconds: float = 7.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -53,6 +59,11 @@ class Limits:
                 f"queue = {self.queue} is less than max_batch = {self.max_batch}, which then never fills: raise it, "
                 "or lower max_batch"
             )
+
+    @property
+    def connections_per_client(self) -> int:
+        """Open at once from one address."""
+        return 2 * self.per_client
 
     @property
     def decoders(self) -> int:

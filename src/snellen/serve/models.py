@@ -14,8 +14,9 @@ from snellen.predict.answering import Answering
 if TYPE_CHECKING:
     from PIL import Image
 
-Explain = Callable[[Answering, np.ndarray], tuple["Image.Image", str]]
-"""(what answers, pixels uint8 [H, W, 3]) -> a picture of what the answer rests on, and a sentence about it."""
+Explain = Callable[[Answering, np.ndarray, str | None], tuple["Image.Image", str]]
+"""(what answers, pixels uint8 [H, W, 3], a class or None for the first of the answer) -> a picture of what the answer
+rests on, and a sentence about it."""
 
 MODEL_VERSION = "1"  # a server has one of each model
 
@@ -26,11 +27,13 @@ class Served:
 
     card     JSON-able: task, classes, metrics, findings, versions, preprocessing
     explain  None: what its answers rest on cannot be shown
+    streams  how many threads may ask it at once, and should
     """
 
     answering: Answering
     card: Mapping[str, Any]
     explain: Explain | None = None
+    streams: int = 1
 
     @property
     def task(self) -> str:

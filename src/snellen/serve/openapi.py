@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from snellen.serve.models import MODEL_VERSION
+from snellen.serve.outputs import DATATYPES
+from snellen.serve.tensors import HEAD_LENGTH, IMAGE
 
 Json = dict[str, Any]
 
@@ -19,14 +24,21 @@ _REFUSALS = {
     "422": "The image cannot be decoded, has too many pixels, or takes too long.",
     "429": "Too many requests of this address at once; Retry-After says when to come back.",
     "500": "The model failed on this image.",
-    "503": "Too many images are waiting, or the server is stopping; Retry-After says when to come back.",
+    "503": "Too many images wait, it took too long, or the server is stopping; Retry-After says when to come back.",
 }
-_ALWAYS = ("401", "403", "421")
-_ANY_OBJECT: Json = {"type": "object", "additionalProperties": True}
+_ALWAYS = ("403", "421")
+_ANY_OBJECT: Json = {"type": "object"}
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
 
 
-def description(version: str) -> Json:
-    """The whole document. ``version`` is Snellen's."""
+def description(version: str, models: Sequence[str], page: Iterable[str]) -> Json:
+    """The whole document.
+
+    version  Snellen's
+    models   the names of those that answer
+    page     the names of the page's files
+    """
     return {
         "openapi": "3.1.0",
         "info": {
@@ -35,14 +47,14 @@ def description(version: str) -> Json:
             "summary": "Vision models, asked plainly or by the Open Inference Protocol v2.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**_friendly(), **_inference(), **_page()},
+        "paths": {**_friendly(models), **_inference(models), **_page(page)},
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "schemas": {
                 "Error": _object({"error": {"type": "string"}}),
                 "Answer": _answer(),
-                "InferRequest": _infer_request(),
-                "InferResponse": _infer_response(),
+                "Card": _card(),
+                **_protocol_schemas(),
             },
         },
         "security": [{"token": []}, {}],
@@ -68,7 +80,9 @@ def _json(schema: Json) -> Json:
 def _operation(summary: str, good: Json, *refusals: str, **more: Any) -> Json:
     """``good`` is the content of a 200; ``refusals`` are the statuses of this operation beside those of all."""
     error = _json(_reference("Error"))
-    refused = {code: {"description": _REFUSALS[code], "content": error} for code in sorted({*_ALWAYS, *refusals})}
+    guarded = ("401",) if "security" not in more else ()
+    codes = sorted({*_ALWAYS, *guarded, *refusals})
+    refused = {code: {"description": _REFUSALS[code], "content": error} for code in codes}
     answered: Json = {"description": "As asked."}
     if good:
         answered["content"] = good
@@ -79,51 +93,68 @@ def _query(name: str, schema: Json, told: str) -> Json:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": told}
 
 
-def _in_path(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+def _in_path(name: str, known: Iterable[str]) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "enum": list(known)}}
+
+
+def _list(items: Json, **more: Any) -> Json:
+    return {"type": "array", "items": items, **more}
 
 
 # ---- the plain way
 
 
-def _friendly() -> Json:
-    model = _query("model", {"type": "string"}, "Which model; needed where there are several.")
+def _friendly(models: Sequence[str]) -> Json:
+    model = {
+        **_query("model", {"type": "string", "enum": list(models)}, "Which model."),
+        "required": len(models) > 1,
+    }
     picture = _query("picture", {"enum": ["0", "1"]}, "1: the answer has a picture of itself.")
+    explained = _query("class", _TEXT, "The class, or the number, whose part is shown; else the first of the answer.")
     file = {"type": "string", "contentMediaType": "application/octet-stream"}
     contents: Json = {kind: {"schema": file} for kind in _IMAGE_TYPES}
     contents["multipart/form-data"] = {"schema": _object({"file": file})}
     image = {"required": True, "content": contents, "description": "One image file, or a form with one file part."}
     refusals = ("400", "404", "408", "413", "422", "429", "500", "503")
-    explained = _object({"picture": {"type": "string"}, "about": {"type": "string"}})
-    listed = _object({"models": {"type": "array", "items": _ANY_OBJECT}})
+    asked = (
+        (("predict", "What a model says of an image.", _reference("Answer")), [model, picture]),
+        (("explain", "A picture of what the answer for an image rests on.", _explanation()), [model, explained]),
+    )
     return {
         "/health": {"get": _operation("The server lives.", _json(_object({"status": {"const": "ok"}})), security=[])},
-        "/metrics": {"get": _operation("Numbers for Prometheus.", {"text/plain": {"schema": {"type": "string"}}})},
-        "/models": {"get": _operation("What there is to know of each model.", _json(listed))},
-        "/predict": {
-            "post": _operation(
-                "What a model says of an image.",
-                _json(_reference("Answer")),
-                *refusals,
-                parameters=[model, picture],
-                requestBody=image,
+        "/metrics": {"get": _operation("Numbers for Prometheus.", {"text/plain": {"schema": _TEXT}})},
+        "/models": {
+            "get": _operation(
+                "What there is to know of each model.", _json(_object({"models": _list(_reference("Card"))}))
             )
         },
-        "/explain": {
-            "post": _operation(
-                "A picture of what the answer for an image rests on.",
-                _json(explained),
-                *refusals,
-                parameters=[model],
-                requestBody=image,
-            )
+        **{
+            f"/{name}": {
+                "post": _operation(summary, _json(schema), *refusals, parameters=parameters, requestBody=image)
+            }
+            for (name, summary, schema), parameters in asked
         },
         "/openapi.json": {"get": _operation("This document.", _json(_ANY_OBJECT))},
     }
 
 
+def _explanation() -> Json:
+    picture = {**_TEXT, "description": "A data URI (WebP) of the map over the image."}
+    return _object(
+        {"picture": picture, "about": {**_TEXT, "description": "What it shows, and whether that says anything."}}
+    )
+
+
+def _card() -> Json:
+    properties = {"name": _TEXT, "task": _TEXT, "explains": {"type": "boolean"}, "classes": _list(_TEXT)}
+    return {
+        **_object(properties, optional=("classes",)),
+        "description": "With metrics, findings, versions, preprocessing.",
+    }
+
+
 def _answer() -> Json:
-    size = {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+    size = _list({"type": "integer", "minimum": 1}, minItems=2, maxItems=2)
     told = _object(
         {
             "model": {"type": "string"},
@@ -136,26 +167,28 @@ def _answer() -> Json:
     about = (
         "label, confidence and probabilities; labels and probabilities; values; objects; or shares: as the task has it"
     )
-    return {**told, "additionalProperties": True, "description": about}
+    return {**told, "description": about}
 
 
 # ---- the protocol
 
 
-def _inference() -> Json:
+def _inference(models: Sequence[str]) -> Json:
     found: Json = {
-        "/v2": {"get": _operation("The server and its extensions.", _json(_ANY_OBJECT))},
-        "/v2/health/live": {"get": _operation("The server lives.", {}, security=[])},
-        "/v2/health/ready": {"get": _operation("All models answer.", {}, security=[])},
-        "/v2/repository/index": {
-            "post": _operation("The models.", _json({"type": "array", "items": _ANY_OBJECT})),
+        "/v2": {"get": _operation("The server and its extensions.", _json(_reference("ServerMetadata")))},
+        "/v2/health/live": {
+            "get": _operation("The server lives.", _json(_object({"live": {"const": True}})), security=[])
         },
-        "/v2/models/stats": {"get": _operation("Statistics of all models.", _json(_ANY_OBJECT))},
+        "/v2/health/ready": {
+            "get": _operation("All models answer.", _json(_object({"ready": {"const": True}})), security=[])
+        },
+        "/v2/repository/index": {"post": _operation("The models.", _json(_list(_reference("IndexEntry"))))},
+        "/v2/models/stats": {"get": _operation("Statistics of all models.", _json(_reference("Statistics")))},
     }
-    one = [_in_path("model")]
+    one = [_in_path("model", models)]
     for path, parameters in (
         ("/v2/models/{model}", one),
-        ("/v2/models/{model}/versions/{version}", [*one, _in_path("version")]),
+        ("/v2/models/{model}/versions/{version}", [*one, _in_path("version", [MODEL_VERSION])]),
     ):
         found |= _of_model(path, parameters)
     return found
@@ -163,16 +196,24 @@ def _inference() -> Json:
 
 def _of_model(path: str, parameters: list[Json]) -> Json:
     length = {
-        "name": "Inference-Header-Content-Length",
+        "name": HEAD_LENGTH,
         "in": "header",
-        "schema": {"type": "integer"},
+        "schema": _COUNT,
         "description": "Bytes of JSON, where binary tensors follow it.",
     }
-    binary = {"application/octet-stream": {"schema": {"type": "string"}}}
+    binary = {"application/octet-stream": {"schema": _TEXT}}
+    ready = _object({"name": _TEXT, "ready": {"const": True}})
+    told = {
+        "": ("Its inputs and outputs.", _reference("ModelMetadata")),
+        "/config": ("The same as Triton words it.", _reference("ModelConfig")),
+        "/ready": ("It answers.", ready),
+        "/stats": ("Its statistics.", _reference("Statistics")),
+    }
     return {
-        path: {"get": _operation("Its inputs and outputs.", _json(_ANY_OBJECT), "404", parameters=parameters)},
-        f"{path}/ready": {"get": _operation("It answers.", {}, "404", parameters=parameters)},
-        f"{path}/stats": {"get": _operation("Its statistics.", _json(_ANY_OBJECT), "404", parameters=parameters)},
+        **{
+            path + end: {"get": _operation(summary, _json(schema), "404", parameters=parameters)}
+            for end, (summary, schema) in told.items()
+        },
         f"{path}/infer": {
             "post": _operation(
                 "Answers for tensors: pixels, or image files.",
@@ -185,54 +226,95 @@ def _of_model(path: str, parameters: list[Json]) -> Json:
     }
 
 
-def _tensor() -> Json:
-    return _object(
+def _protocol_schemas() -> Json:
+    whole = {"type": "integer", "minimum": -1}
+    declared = {"name": _TEXT, "datatype": {"enum": list(DATATYPES)}, "shape": _list(whole)}
+    configured = {"name": _TEXT, "data_type": {"enum": list(DATATYPES.values())}, "dims": _list(whole)}
+    named = {"name": _TEXT, "platform": _TEXT}
+    version = {"const": MODEL_VERSION}
+    spent = _object({"count": _COUNT, "ns": _COUNT})
+    model_stats = _object(
         {
-            "name": {"type": "string"},
-            "datatype": {"enum": ["UINT8", "BYTES", "FP32", "INT64"]},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}},
-            "data": {"type": "array", "description": "Flat or nested; image files as base64."},
-            "parameters": _object({"binary_data_size": {"type": "integer"}}, optional=("binary_data_size",)),
-        },
-        optional=("data", "parameters"),
+            "name": _TEXT,
+            "version": version,
+            "inference_count": _COUNT,
+            "execution_count": _COUNT,
+            "last_inference": _COUNT,
+            "inference_stats": {"type": "object", "additionalProperties": spent},
+            "batch_stats": _list(_object({"batch_size": _COUNT, "compute_infer": spent})),
+        }
     )
+    tensors = {"inputs": _list(_object(declared)), "outputs": _list(_object(declared))}
+    config = {
+        "backend": _TEXT,
+        "max_batch_size": _COUNT,
+        "input": _list(_object(configured)),
+        "output": _list(_object(configured)),
+    }
+    return {
+        "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
+        "IndexEntry": _object({"name": _TEXT, "version": version, "state": {"const": "READY"}, "reason": _TEXT}),
+        "ModelMetadata": _object({**named, "versions": _list(version), **tensors}),
+        "ModelConfig": _object({**named, **config}),
+        "Statistics": _object({"model_stats": _list(model_stats)}),
+        "InferRequest": _infer_request(),
+        "InferResponse": _infer_response(),
+    }
 
 
 def _infer_request() -> Json:
-    output = _object({"name": {"type": "string"}, "parameters": _ANY_OBJECT}, optional=("parameters",))
+    image = _object(
+        {
+            "name": {"const": IMAGE},
+            "datatype": {"enum": ["UINT8", "BYTES"]},
+            "shape": _list(_COUNT, description="[N, H, W, 3] of UINT8, [N] of BYTES."),
+            "data": {"type": "array", "description": "Flat or nested; image files as base64."},
+            "parameters": _object({"binary_data_size": _COUNT}, optional=("binary_data_size",)),
+        },
+        optional=("data", "parameters"),
+    )
+    output = _object(
+        {"name": _TEXT, "parameters": _object({"binary_data": {"type": "boolean"}}, optional=("binary_data",))},
+        optional=("parameters",),
+    )
     return _object(
         {
-            "id": {"type": "string"},
-            "parameters": _ANY_OBJECT,
-            "inputs": {"type": "array", "items": _tensor(), "minItems": 1, "maxItems": 1},
-            "outputs": {"type": "array", "items": output},
+            "id": _TEXT,
+            "parameters": _object({"binary_data_output": {"type": "boolean"}}, optional=("binary_data_output",)),
+            "inputs": _list(image, minItems=1, maxItems=1),
+            "outputs": _list(output),
         },
         optional=("id", "parameters", "outputs"),
     )
 
 
 def _infer_response() -> Json:
-    return _object(
+    tensor = _object(
         {
-            "model_name": {"type": "string"},
-            "model_version": {"type": "string"},
-            "id": {"type": "string"},
-            "outputs": {"type": "array", "items": _tensor()},
+            "name": _TEXT,
+            "datatype": {"enum": list(DATATYPES)},
+            "shape": _list(_COUNT),
+            "data": {"type": "array", "description": "Flat."},
+            "parameters": _object({"binary_data_size": _COUNT}),
         },
-        optional=("id",),
+        optional=("data", "parameters"),
     )
+    told = {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(tensor)}
+    return _object(told, optional=("id",))
 
 
 # ---- the page
 
 
-def _page() -> Json:
+def _page(files: Iterable[str]) -> Json:
     html = {"text/html": {"schema": {"type": "string"}}}
-    token = _query("token", {"type": "string"}, "Becomes a cookie, and the address one without it.")
-    file = {"*/*": {"schema": {"type": "string"}}}
+    token = _query("token", _TEXT, "Becomes a cookie, and the address one without it.")
+    page = _operation("A page to ask from.", html, "401", parameters=[token], security=[])
+    page["responses"]["303"] = {"description": "To the address without the token, which was right."}
+    file = {"*/*": {"schema": _TEXT}}
     return {
-        "/": {"get": _operation("A page to ask from.", html, parameters=[token], security=[])},
+        "/": {"get": page},
         "/page/{name}": {
-            "get": _operation("Its files.", file, "404", parameters=[_in_path("name")], security=[]),
+            "get": _operation("Its files.", file, "404", parameters=[_in_path("name", files)], security=[]),
         },
     }

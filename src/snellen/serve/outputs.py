@@ -15,6 +15,13 @@ from snellen.tasks.base import Task
 
 Values = np.ndarray | list[bytes]
 
+DATATYPES: Mapping[str, str] = {
+    "UINT8": "TYPE_UINT8",
+    "INT64": "TYPE_INT64",
+    "FP32": "TYPE_FP32",
+    "BYTES": "TYPE_STRING",
+}  # the protocol's own names, and those of Triton's configuration
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

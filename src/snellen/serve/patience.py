@@ -6,11 +6,13 @@ uvicorn has a limit for idle connections only: one that sends a byte now and the
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any, ClassVar, Literal
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from snellen.serve.address import network_of
 from snellen.serve.limits import Limits
 
 _GRACE = 5.0  # seconds beyond ``body_seconds``, in which the application tells it was too slow
@@ -22,14 +24,21 @@ class PatientProtocol(H11Protocol):
     """A connection with a deadline for what it is to send next."""
 
     limits: ClassVar[Limits]
+    open_from: ClassVar[Counter[str]]  # connections, by network_of their client
 
+    _network = ""
     _fetching: asyncio.TimerHandle | None = None
     _awaited: _Part | None = None
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self.limits.connections:
+        self._network = network_of(self.client[0] if self.client else "")
+        self.open_from[self._network] += 1
+        if (
+            len(self.connections) > self.limits.connections
+            or self.open_from[self._network] > self.limits.connections_per_client
+        ):
             transport.abort()
         else:
             self._await("head")
@@ -59,6 +68,9 @@ class PatientProtocol(H11Protocol):
             self._fetching = None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.open_from[self._network] -= 1
+        if not self.open_from[self._network]:
+            del self.open_from[self._network]
         self._await(None)
         self._stop_fetching()
         super().connection_lost(exc)
@@ -80,4 +92,4 @@ class PatientProtocol(H11Protocol):
 
 def patient_protocol(limits: Limits) -> type[PatientProtocol]:
     """The protocol with these limits; uvicorn makes an instance for each connection."""
-    return type("PatientProtocol", (PatientProtocol,), {"limits": limits})
+    return type("PatientProtocol", (PatientProtocol,), {"limits": limits, "open_from": Counter()})

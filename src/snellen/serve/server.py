@@ -46,7 +46,7 @@ def make_server(app: ASGIApp, limits: Limits) -> Server:
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level="error",
+        log_level="critical",  # what fails is logged by ``app.Watch``
         access_log=False,
         proxy_headers=False,  # the address of a client is that of its connection, whatever it says
         server_header=False,
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         try:
             for each in _SIGNALS:
-                loop.add_signal_handler(each, self.stop)
+                loop.add_signal_handler(each, self.stop, each)
         except (ValueError, RuntimeError, NotImplementedError):  # not in the main thread, or on Windows
             yield
             return
@@ -84,6 +84,11 @@ class Server(uvicorn.Server):
             for each in _SIGNALS:
                 loop.remove_signal_handler(each)
 
-    def stop(self) -> None:
-        """Takes nothing in any more; a second time: waits for nothing."""
-        self.force_exit, self.should_exit = self.should_exit, True
+    def stop(self, told: signal.Signals = signal.SIGTERM) -> None:
+        """Takes nothing in any more, and answers what it has. Ctrl-C after that: waits for nothing. (Only Ctrl-C: what
+        passes signals on may tell of one twice.)"""
+        if self.should_exit and told is signal.SIGINT:
+            self.force_exit = True
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+        self.should_exit = True

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Thread
 from typing import Any, TypeVar
 
 import numpy as np
 
 from snellen.core.errors import SnellenError
 from snellen.core.geometry import Size
+from snellen.core.process import give_up
 from snellen.serve.batching import Batcher, ModelFailed, Shared
-from snellen.serve.decoding import Decoded, Decoders
-from snellen.serve.ledger import Hold, Ledger
+from snellen.serve.decoding import Allowance, Decoded, Decoders
+from snellen.serve.ledger import Ledger
 from snellen.serve.limits import Limits
 from snellen.serve.models import Served
 from snellen.serve.outputs import Output, outputs_of
 from snellen.serve.refusal import Refusal, busy, quoted
 from snellen.serve.telemetry import Statistics, Telemetry
+from snellen.serve.turns import Turns
 
 T = TypeVar("T")
 
 _WARM_UP = (64, 48)  # width and height of the image that each model answers before anyone asks
+PICTURE_SIDE = 1280  # pixels of the longer side of a picture that is shown
+_PICTURE_DETAIL = 640  # pixels of the short side, below which a JPEG is not decoded for one
+_LAST_BATCH = 0.5  # seconds; nobody waits for what takes longer
 _DESCRIBING = 2  # threads that parse requests and word answers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Working:
-    """A model with the thread that owns it."""
+    """A model with the threads that own it."""
 
     name: str
     served: Served
@@ -55,7 +62,8 @@ class Seen:
 
 
 class Service:
-    """Starts what models need; ``close`` ends it, after everything taken in was answered.
+    """Starts what models need; ``close`` ends it, after everything taken in was answered. Only a batch that takes its
+    model longer than ``_LAST_BATCH`` then goes on in its thread, which does not hold up the end of the process.
 
     Every model has answered one image before ``__init__`` is done. Raises what a model raises that cannot.
     """
@@ -64,10 +72,9 @@ class Service:
         self.limits, self.telemetry = limits, Telemetry()
         self._models: dict[str, Working] = {}
         self._decoders = Decoders(limits, self.telemetry.decode_error)
-        self._reading = ThreadPoolExecutor(limits.decoders, "reading")
+        self._reading, self._turns = ThreadPoolExecutor(limits.decoders, "reading"), Turns(limits.decoders)
         self._describing = ThreadPoolExecutor(_DESCRIBING, "describing")
-        self._explaining = ThreadPoolExecutor(1, "explaining")
-        self._is_explaining = False
+        self._is_explaining = self._closed = False
         self._pixels = Ledger(limits.max_held)
         try:
             for name, served in models.items():
@@ -78,7 +85,7 @@ class Service:
 
     def _started(self, name: str, served: Served) -> Working:
         statistics = Statistics(name, self.telemetry)
-        batcher = Batcher(served.answering, self.limits, statistics)
+        batcher = Batcher(served.answering, self.limits, statistics, served.streams)
         self.telemetry.watch_queue(name, lambda: batcher.taken_in)
         working = Working(name, served, batcher, statistics, outputs_of(served.answering.task))
         self._models[name] = working
@@ -90,9 +97,14 @@ class Service:
         return working
 
     def close(self) -> None:
+        if self._closed:
+            return
+        self._closed, waited_for = True, time.monotonic() + _LAST_BATCH
         for working in self._models.values():
-            working.batcher.close()
-        for pool in (self._reading, self._describing, self._explaining):
+            working.batcher.close(0)  # all are told before any is waited for
+        for working in self._models.values():
+            working.batcher.close(max(0.0, waited_for - time.monotonic()))
+        for pool in (self._reading, self._describing):
             pool.shutdown(wait=False, cancel_futures=True)
         self._decoders.close()
 
@@ -116,34 +128,42 @@ class Service:
     # ---- answers
 
     async def targets(
-        self, working: Working, images: Sequence[np.ndarray] | Sequence[bytes]
+        self, working: Working, images: Sequence[np.ndarray] | Sequence[bytes], client: str
     ) -> tuple[list[Any], list[Size]]:
         """What the model says of images, each the bytes of a file or pixels uint8 [H, W, 3], and how large they are.
+        ``client``: who asks.
 
         Raises Refusal. When the task that waits is cancelled, what is not in the model yet never gets there.
         """
-        num, each = len(images), enumerate[np.ndarray | bytes](images)
-        with working.batcher.places(num), self._pixels.request() as hold:
-            seen = await _all(self._seen(working, image, hold, i if num > 1 else None) for i, image in each)
-            futures = [asyncio.wrap_future(working.batcher.submit(one.prepared)) for one in seen]
+        num, allowance = len(images), Allowance(self.limits.request_decode_seconds)
+
+        async def taking_turns(number: int, image: np.ndarray | bytes) -> Seen:
+            async with self._turns.turn(client):
+                seen = await self._seen(working, image, allowance, number if num > 1 else None)
+            hold(seen.held)
+            return seen
+
+        with working.batcher.places(num, client) as submit, self._pixels.request() as hold:
+            seen = await _all(taking_turns(i, image) for i, image in enumerate[np.ndarray | bytes](images))
+            futures = [asyncio.wrap_future(submit(one.prepared)) for one in seen]
             return await _all(futures), [one.size for one in seen]
 
-    async def _seen(self, working: Working, image: np.ndarray | bytes, hold: Hold, number: int | None) -> Seen:
+    async def _seen(
+        self, working: Working, image: np.ndarray | bytes, allowance: Allowance, number: int | None
+    ) -> Seen:
         """``number`` is told where the image is refused, of several."""
         try:
-            seen = await self._run(self._reading, self._prepared, working, image)
+            return await self._run(self._reading, self._prepared, working, image, allowance)
         except Refusal as refusal:
             if number is None:
                 raise
             told = f"image {number}: {refusal.message}"
             raise Refusal(refusal.status, told, retry_after=refusal.retry_after) from None
-        hold(seen.held)
-        return seen
 
-    def _prepared(self, working: Working, image: np.ndarray | bytes) -> Seen:
+    def _prepared(self, working: Working, image: np.ndarray | bytes, allowance: Allowance) -> Seen:
         answering = working.served.answering
         if isinstance(image, bytes):
-            decoded = self._decoders.decode(image, min_side=answering.min_side)
+            decoded = self._decoders.decode(image, min_side=answering.min_side, allowance=allowance)
         else:
             decoded = Decoded(image, (image.shape[1], image.shape[0]))
         try:
@@ -151,23 +171,37 @@ class Service:
         except Exception as error:
             raise ModelFailed(error) from error
 
-    async def decoded(self, file: bytes, *, min_side: int, max_side: int) -> Decoded:
+    async def shown(self, file: bytes, client: str) -> np.ndarray:
         """The pixels of a file, made small enough to be shown."""
-        return await self._run(self._reading, lambda: self._decoders.decode(file, min_side=min_side, max_side=max_side))
+        async with self._turns.turn(client):
+            return await self._run(self._reading, self._small, file)
 
-    async def explained(self, working: Working, pixels: np.ndarray) -> tuple[Any, str]:
-        """A picture of what the answer rests on, and a sentence; one at a time, as it asks the model hundreds of
-        times. Raises Refusal 404 where the model has no such thing, 503 while another is made."""
-        explain = working.served.explain
-        if explain is None:
+    def _small(self, file: bytes) -> np.ndarray:
+        return self._decoders.decode(file, min_side=_PICTURE_DETAIL, max_side=PICTURE_SIDE).pixels
+
+    def check_explaining(self, working: Working, of: str | None) -> None:
+        """Raises Refusal: 404 where the model's answers cannot be explained, 400 for a class that it does not know, 503
+        while another explanation is made. What is refused then need not be read."""
+        if working.served.explain is None:
             raise Refusal(404, f"what the answers of {quoted(working.name)} rest on cannot be shown")
+        if of is not None and of not in working.task.classes:
+            known = ", ".join(working.task.classes[:10])
+            raise Refusal(400, f"the model knows no class {quoted(of)}; among those it knows: {known}")
         if self._is_explaining:
             raise busy("another explanation is being made")
-        shared = Shared(working.served.answering, working.batcher, self.limits)
+
+    async def explained(self, working: Working, file: bytes, of: str | None) -> tuple[Any, str]:
+        """A picture of what the answer for an image rests on, and a sentence; of the class ``of``, else of the first of
+        the answer. One at a time, as it asks the model hundreds of times. Raises Refusal as ``check_explaining`` does,
+        and 503 where it takes too long."""
+        self.check_explaining(working, of)
+        explain, shared = working.served.explain, Shared(working.served.answering, working.batcher, self.limits)
+        assert explain is not None
 
         def explaining() -> tuple[Any, str]:
+            pixels = self._small(file)
             try:
-                return explain(shared, pixels)
+                return explain(shared, pixels, of)
             except Refusal:
                 raise
             except SnellenError as error:  # the model finds nothing to explain
@@ -176,10 +210,16 @@ class Service:
                 raise ModelFailed(error) from error
 
         self._is_explaining = True
-        future = self._explaining.submit(explaining)
-        future.add_done_callback(self._end_explaining)  # also of one that is cancelled before it began
+        future = _in_a_thread(explaining, "explaining")
+        future.add_done_callback(self._end_explaining)
         try:
-            return await asyncio.wrap_future(future)
+            async with asyncio.timeout(self.limits.explain_seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            told = (
+                f"the explanation takes more than {self.limits.explain_seconds:g} s: the model is slow, or much asked"
+            )
+            raise Refusal(503, told) from None
         finally:
             shared.given_up = True
 
@@ -192,6 +232,23 @@ class Service:
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+
+def _in_a_thread(work: Callable[[], T], name: str) -> Future[T]:
+    """``work`` in a thread of its own that holds up no exit, as those of a pool do. It cannot be cancelled."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    thread = Thread(target=run, name=name, daemon=True)
+    give_up(thread)
+    thread.start()
+    return future
 
 
 async def _all(works: Iterable[Awaitable[T]]) -> list[T]:

@@ -27,7 +27,8 @@ def serve_models(
     log_requests: bool,
     console: Console,
 ) -> None:
-    """Answer on a bound socket until SIGTERM or SIGINT, then what was taken in."""
+    """Answer on a bound socket until SIGTERM or SIGINT, then what was taken in. A second SIGINT ends that: raises
+    KeyboardInterrupt."""
     access, port = address.access, bound.getsockname()[1]
     service = Service(models, limits)
     try:
@@ -37,6 +38,8 @@ def serve_models(
             server.run(sockets=[bound])
     finally:
         service.close()
+    if server.force_exit:
+        raise KeyboardInterrupt
     console.say("Stopped.")
 
 

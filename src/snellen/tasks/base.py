@@ -65,11 +65,13 @@ class Difference(NamedTuple):
     different  how many of them were decided otherwise
     apart      the largest difference of a number behind the rest: of a probability or score (0..1), or of a value as a
                share of its size
+    shifted    how many of the different are the same thing a little elsewhere, or a little surer
     """
 
     decisions: int
     different: int
     apart: float
+    shifted: int = 0
 
 
 class Task(ABC, Generic[TargetT]):
@@ -233,6 +235,17 @@ class Task(ABC, Generic[TargetT]):
         suppress  non-maximum suppression as the graph's runtime has it
         """
 
+    def graph_answers_together(
+        self, outputs: Sequence[Any], placed: Sequence[Placed], suppress: Suppress, weights: Sequence[float] = ()
+    ) -> dict[str, Tensor]:
+        """``graph_answers`` for what several models say of the same batch, joined as ``decode_together`` does.
+
+        placed, weights  of each of the outputs. Raises TypeError where a graph cannot join them.
+        """
+        if len(outputs) > 1:
+            raise TypeError(f"no graph joins the answers of several models for the task '{self.name}'")
+        return self.graph_answers(outputs[0], placed[0], suppress)
+
     @abstractmethod
     def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> Sequence[TargetT]:
         """Back from ``graph_answers`` to a prediction for each image; needs no torch. Raises KeyError for what it did
@@ -267,6 +280,11 @@ class Task(ABC, Generic[TargetT]):
     @abstractmethod
     def read_arrays(self, arrays: Mapping[str, np.ndarray]) -> tuple[Sequence[TargetT], Sequence[TargetT]]:
         """The predictions and the truth back from what ``arrays`` made. Raises KeyError for what it did not make."""
+
+    def in_order(self, outputs: Any, order: Sequence[int]) -> Any:
+        """Raw outputs of a model whose classes are in another order -> in the order of this task's: its class i was
+        ``order[i]``."""
+        return outputs[:, list(order)]
 
     @abstractmethod
     def decode_together(

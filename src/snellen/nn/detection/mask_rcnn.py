@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import clip_boxes_to_image
 
 from snellen.core.geometry import Size
 from snellen.nn.detection.adapter import fp32
 from snellen.nn.detection.masks import MASK_STRIDE
+from snellen.nn.detection.regions import of_classes, read_regions, thinned_out
 from snellen.nn.detection.torchvision_models import WIDTH, FasterRCNN, Seen, region_pool
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
@@ -64,35 +65,32 @@ class MaskRCNN(FasterRCNN):
         return told
 
     def candidates(self, raw: Seen) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        with fp32(raw.images.tensors):
-            found = [self._kept(*self.pairs(*each), raw) for each in self.regions(raw)]
-            logits = self._logits(raw, [boxes for boxes, _, _ in found], [labels for _, _, labels in found])
-            parts = [self._told(*each, own, raw) for each, own in zip(found, logits, strict=True)]
-            return torch.stack([each for each, _ in parts]), torch.stack([each for _, each in parts])
+        with fp32(raw.images):
+            boxes, scores, labels = self._kept(*self.pairs(*self.regions(raw)), raw)
+            told = torch.cat([boxes, of_classes(scores, labels, self.num_classes)], 2)
+            told = F.pad(told, (0, 0, 0, FOUND - told.shape[1]))
+            each_its_own = torch.eye(FOUND, device=boxes.device).expand(told.shape[0], -1, -1)
+            return torch.cat([told, each_its_own], 2), self._prototypes(raw, boxes, scores, labels)
 
     def _kept(self, boxes: Tensor, scores: Tensor, labels: Tensor, raw: Seen) -> tuple[Tensor, Tensor, Tensor]:
-        boxes = clip_boxes_to_image(boxes, tuple(raw.images.tensors.shape[2:]))
-        likely = scores > _FLOOR
-        boxes, scores, labels = boxes[likely], scores[likely], labels[likely]
-        kept = batched_nms(boxes, scores, labels, _SAME)[:FOUND]
-        return boxes[kept], scores[kept], labels[kept]
+        boxes = clip_boxes_to_image(boxes, raw.size)
+        likely = torch.where(scores > _FLOOR, scores, 0.0)
+        return thinned_out(boxes, likely, labels, self.num_classes, _SAME, FOUND, self.suppress)
 
-    def _logits(self, raw: Seen, boxes: list[Tensor], labels: list[Tensor]) -> Sequence[Tensor]:
-        """Of each image the log-odds [k, 28, 28] of the masks, within their boxes and of their class."""
+    def _prototypes(self, raw: Seen, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """[n, 100, h', w']: the log-odds of the masks of those objects that were found, and 0 for the rest."""
+        image, place = (scores > 0).nonzero(as_tuple=True)
+        found = boxes[image, place]
+        height, width = (side // MASK_STRIDE for side in raw.size)
+        maps = spread(self._logits(raw, found, labels[image, place], image), found / MASK_STRIDE, (height, width))
+        return maps.new_zeros(raw.images.shape[0], FOUND, height, width).index_put_((image, place), maps)
+
+    def _logits(self, raw: Seen, boxes: Tensor, labels: Tensor, image: Tensor) -> Tensor:
+        """The log-odds [k, 28, 28] of masks within their boxes [k, 4] and of their class."""
         regions = self.head.roi_heads
-        pooled = regions.mask_roi_pool(raw.levels, boxes, raw.images.image_sizes)
+        pooled = read_regions(list(raw.levels.values()), raw.size[0], boxes, image, _POOLED)
         said: Tensor = regions.mask_predictor(regions.mask_head(pooled))
-        own = said[torch.arange(len(said), device=said.device), torch.cat(labels) + 1]
-        return torch.split(own, [len(each) for each in boxes])
-
-    def _told(self, boxes: Tensor, scores: Tensor, labels: Tensor, logits: Tensor, raw: Seen) -> tuple[Tensor, Tensor]:
-        """candidates [100, 4 + C + 100] and prototypes [100, h', w'] of one image."""
-        height, width = (side // MASK_STRIDE for side in raw.images.tensors.shape[2:])
-        missing = FOUND - len(boxes)
-        told = torch.cat([boxes, scores[:, None] * F.one_hot(labels, self.num_classes)], 1)
-        each_its_own = torch.eye(FOUND, device=boxes.device)
-        candidates = torch.cat([F.pad(told, (0, 0, 0, missing)), each_its_own], 1)
-        return candidates, F.pad(spread(logits, boxes / MASK_STRIDE, (height, width)), (0, 0, 0, 0, 0, missing))
+        return said[torch.arange(said.shape[0], device=said.device), labels + 1]
 
 
 def spread(logits: Tensor, boxes: Tensor, shape: tuple[int, int]) -> Tensor:

@@ -18,6 +18,8 @@ Ints = npt.NDArray[np.int64]
 
 CONSIDERED = 3000  # of an image's best scores: a score below them cannot be among the few that are kept, or hardly
 
+SIGMA = 0.5  # of soft suppression: two boxes of an IoU of 0.6 leave the worse one half of its score
+
 
 class Selection(NamedTuple):
     """What was found in an image, the best first; equal scores in the order of the candidates.
@@ -79,13 +81,11 @@ def greedy_nms(boxes: Floats, groups: Ints, *, iou: float, most: int) -> Ints:
     return np.array(kept, np.int64)
 
 
-def soft_nms(
-    boxes: Floats, scores: Floats, groups: Ints, *, threshold: float, most: int, sigma: float = 0.5
-) -> tuple[Ints, Floats]:
+def soft_nms(boxes: Floats, scores: Floats, groups: Ints, *, threshold: float, most: int) -> tuple[Ints, Floats]:
     """boxes [k, 4], scores [k] and the group [k] of each -> places int64 of those to keep, best first, and
     their scores.
 
-    Whenever one is taken, the scores of the others of its group are multiplied by exp(-IoU**2 / sigma); it ends when
+    Whenever one is taken, the scores of the others of its group are multiplied by exp(-IoU**2 / SIGMA); it ends when
     none is above ``threshold`` (Bodla et al. 2017, arXiv:1704.04503, with the Gaussian penalty).
     """
     kept: list[int] = []
@@ -97,7 +97,7 @@ def soft_nms(
             break
         kept.append(first)
         told.append(scores[first])
-        fall = np.exp(-np.square(_iou(sides[:, first], sides)) / sigma)
+        fall = np.exp(-np.square(_iou(sides[:, first], sides)) / SIGMA)
         scores *= np.where(groups == groups[first], fall, 1)
         scores[first] = -np.inf
     return np.array(kept, np.int64), np.array(told, np.float32)

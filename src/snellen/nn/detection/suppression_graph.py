@@ -11,9 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from snellen.core.errors import ConfigError
-from snellen.nn.detection.nms import CONSIDERED, Suppression
+from snellen.nn.detection.boxes import iou as overlap_of
+from snellen.nn.detection.nms import CONSIDERED, SIGMA, Suppression
 from snellen.nn.placing import Placed
+from snellen.nn.repeating import Carried, repeated
 
 Suppress = Callable[[Tensor, Tensor, float, float, int], Tensor]
 """boxes float32 [n, k, 4], scores float32 [n, c, k], the IoU above which a worse box goes, the score from which one is
@@ -45,19 +46,16 @@ class Chosen(NamedTuple):
 def choose(
     candidates: Tensor, *, threshold: float, iou: float, kind: Suppression, most: int, suppress: Suppress
 ) -> Chosen:
-    """candidates [n, m, 4 + C] -> what ``nms.select`` keeps of each image. Raises ConfigError for kind = 'soft'."""
-    if kind == "soft":
-        raise ConfigError(
-            "soft suppression lowers one score after another, which the runtimes have no operation for: "
-            "train with nms = 'per class', or export a run that did"
-        )
+    """candidates [n, m, 4 + C] -> what ``nms.select`` keeps of each image."""
     num_classes = candidates.shape[2] - 4
     flat = candidates[:, :, 4:].float().flatten(1)
     scores, order = flat.topk(min(max(CONSIDERED, most), flat.shape[1]))
     index, labels = order // num_classes, order % num_classes
-    rows = torch.arange(candidates.shape[0], device=index.device)[:, None]
-    boxes = candidates[:, :, :4].float()[rows, index]  # not gather: OpenVINO 2026.4 forgets the slice before it
-    if kind == "none":
+    boxes = rows_of(candidates[:, :, :4].float(), index)
+    if kind == "soft":
+        place, scores = _softly(boxes, torch.where(scores > threshold, scores, 0.0), labels, most)
+        index, labels, boxes = rows_of(index, place), rows_of(labels, place), rows_of(boxes, place)
+    if kind in ("none", "soft"):
         image, place = (scores[:, :most] > threshold).nonzero(as_tuple=True)
     else:
         groups = num_classes if kind == "per class" else 1
@@ -66,7 +64,30 @@ def choose(
         kept = suppress(boxes, of_group, iou, threshold, most)
         image, place = kept[:, 0], kept[:, 2]
     chosen = Chosen(image, index[image, place], labels[image, place], scores[image, place], boxes[image, place])
-    return chosen if kind == "none" else _best(chosen, candidates.shape[0], most)
+    return chosen if kind in ("none", "soft") else _best(chosen, candidates.shape[0], most)
+
+
+def _softly(boxes: Tensor, scores: Tensor, labels: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """``nms.soft_nms`` of every image in a fixed number of steps: boxes [n, k, 4], scores [n, k] and labels [n, k] ->
+    the places int64 [n, most] of those taken, in order, and their scores then. Those that it would not take are 0."""
+    every = torch.arange(scores.shape[0], device=scores.device)
+
+    def take(carried: Carried, number: Tensor) -> tuple[Carried, Tensor]:
+        (left,) = carried
+        best, first = left.max(1)
+        overlap = overlap_of(boxes[every, first][:, None], boxes)
+        fallen = torch.where(labels == labels[every, first][:, None], left * torch.exp(-overlap.square() / SIGMA), left)
+        fallen = fallen.index_put((every, first), torch.zeros_like(best))
+        return (fallen,), torch.stack([best, first.to(best.dtype)], 1)  # float32 holds such places exactly
+
+    _, taken = repeated(take, (scores,), torch.arange(min(most, scores.shape[1]), device=scores.device))
+    best, first = taken.permute(2, 1, 0)
+    return first.long(), best
+
+
+def rows_of(values: Tensor, places: Tensor) -> Tensor:
+    """values [n, m, ...] and places [n, k] -> [n, k, ...]. Not by gather: OpenVINO 2026.4 forgets a slice before it."""
+    return values[torch.arange(values.shape[0], device=values.device)[:, None], places]
 
 
 def _best(chosen: Chosen, num_images: int, most: int) -> Chosen:
@@ -105,3 +126,22 @@ def suppressed(boxes: Tensor, scores: Tensor, iou: float, threshold: float, most
     group = (image * scores.shape[1] + label).double()
     kept = torch.ops.torchvision.nms(where + (group * apart)[:, None], scores[image, label, box].double(), iou)
     return torch.stack([image[kept], label[kept], box[kept]], 1)
+
+
+def suppressed_in_turn(boxes: Tensor, scores: Tensor, iou: float, threshold: float, most: int) -> Tensor:
+    """``Suppress`` image by image and class by class: where many are found, quicker than one call, which holds every
+    box against all of the others."""
+    import torchvision  # noqa: F401  (brings the operation)
+
+    kept = []
+    for image, label in (scores > threshold).any(2).nonzero().tolist():
+        box = (scores[image, label] > threshold).nonzero().squeeze(1)
+        best = box[torch.ops.torchvision.nms(boxes[image, box], scores[image, label, box], iou)[:most]]
+        kept.append(torch.stack([torch.full_like(best, image), torch.full_like(best, label), best], 1))
+    return torch.cat(kept) if kept else torch.zeros((0, 3), dtype=torch.int64, device=boxes.device)
+
+
+class Suppressing:
+    """A network that suppresses within. One that is to be traced is told how its runtime does."""
+
+    suppress: Suppress = staticmethod(suppressed_in_turn)

@@ -33,6 +33,8 @@ from snellen.nn.detection.adapter import (
     of_crowd,
 )
 from snellen.nn.detection.neck import FeaturePyramid
+from snellen.nn.detection.regions import CONSIDERED, SAME_REGION, SAMPLES, of_classes, propose, read_regions
+from snellen.nn.detection.suppression_graph import Suppressing, rows_of
 from snellen.nn.detection.truth import Truth
 from snellen.nn.feature_maps import MapBackbone
 
@@ -43,6 +45,7 @@ RATIOS = (0.5, 1.0, 2.0)
 PROPOSALS = 300  # of an image that are classified; as published with a single map (Ren et al. 2015)
 SAMPLED_ANCHORS, SAMPLED_PROPOSALS = 256, 128  # of an image that are learnt from (Ren et al. 2015, Girshick 2015)
 
+_POOLED = 7  # cells of a region each way
 _LEVELS = 5  # of a pyramid at most: strides 8 to 128 on most backbones (Lin et al. 2017)
 
 
@@ -109,6 +112,7 @@ class RCNNHead(nn.Module):
         """``more``: parts of torchvision's RoIHeads for a further kind of answer, such as mask_head."""
         super().__init__()
         self.levels = Levels(backbone, input_size)
+        self.proposals = PROPOSALS
         check_powers_of_two(self.levels.strides)  # torchvision's pooling takes steps to be such
         anchors = CellAnchors(tuple((ANCHOR * stride,) for stride in self.levels.strides), (RATIOS,) * self.depth)
         self.rpn = CrowdRPN(
@@ -118,13 +122,13 @@ class RCNNHead(nn.Module):
             bg_iou_thresh=0.3,
             batch_size_per_image=SAMPLED_ANCHORS,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 1000, "testing": 1000},
+            pre_nms_top_n={"training": CONSIDERED, "testing": CONSIDERED},
             post_nms_top_n={"training": 1000, "testing": PROPOSALS},
-            nms_thresh=0.7,
+            nms_thresh=SAME_REGION,
         )
         self.roi_heads = CrowdRoIHeads(
-            region_pool(self.depth, 7),
-            TwoMLPHead(WIDTH * 7 * 7, HIDDEN),
+            region_pool(self.depth, _POOLED),
+            TwoMLPHead(WIDTH * _POOLED**2, HIDDEN),
             FastRCNNPredictor(HIDDEN, num_classes + 1),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
@@ -143,18 +147,28 @@ class RCNNHead(nn.Module):
 
 def region_pool(num_levels: int, side: int) -> MultiScaleRoIAlign:
     """Regions of the levels '0', '1', ... -> [regions, channels, side, side] (He et al. 2017, RoIAlign)."""
-    return MultiScaleRoIAlign([str(level) for level in range(num_levels)], side, 2)
+    return MultiScaleRoIAlign([str(level) for level in range(num_levels)], side, SAMPLES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """images: as torchvision wants them told; levels: the maps of the pyramid by the names '0', '1', ..."""
+    """images [n, 3, h, w]; levels: the maps of the pyramid by the names '0', '1', ..."""
 
-    images: ImageList
+    images: Tensor
     levels: dict[str, Tensor]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images."""
+        return self.images.shape[2], self.images.shape[3]
 
-class FasterRCNN(OnBackbone):
+    @property
+    def told(self) -> ImageList:
+        """The images as torchvision wants them told."""
+        return ImageList(self.images, [self.size] * len(self.images))
+
+
+class FasterRCNN(OnBackbone, Suppressing):
     """Regions are proposed, and each is then classified and its box made better.
 
     Ren et al. 2015 (arXiv:1506.01497) on the pyramid of Lin et al. 2017 (arXiv:1612.03144) from stride 8 on. A
@@ -179,9 +193,7 @@ class FasterRCNN(OnBackbone):
 
     def raw(self, images: Tensor) -> Seen:
         levels = self.head.levels(self.maps(images))
-        height, width = images.shape[-2:]
-        told = ImageList(images, [(height, width)] * len(images))
-        return Seen(told, OrderedDict((str(i), level) for i, level in enumerate(levels)))
+        return Seen(images, OrderedDict((str(i), level) for i, level in enumerate(levels)))
 
     def targets(self, truths: Sequence[Truth]) -> list[dict[str, Any]]:
         """As torchvision wants them told: 0 is background there, so that classes begin at 1."""
@@ -192,45 +204,46 @@ class FasterRCNN(OnBackbone):
         return told
 
     def terms(self, raw: Seen, truths: Sequence[Truth]) -> dict[str, Tensor]:
-        head, targets = self.head, self.targets(truths)
-        with fp32(raw.images.tensors), told_to_learn(head.rpn, head.roi_heads, learning=True):
-            proposals, first = head.rpn(raw.images, raw.levels, targets)
-            _, second = head.roi_heads(raw.levels, proposals, raw.images.image_sizes, targets)
+        head, targets, images = self.head, self.targets(truths), raw.told
+        with fp32(raw.images), told_to_learn(head.rpn, head.roi_heads):
+            proposals, first = head.rpn(images, raw.levels, targets)
+            _, second = head.roi_heads(raw.levels, proposals, images.image_sizes, targets)
         return {self.NAMES[name]: term for name, term in {**first, **second}.items()}
 
     def candidates(self, raw: Seen) -> Tensor:
-        with fp32(raw.images.tensors):
-            return torch.stack([self._padded(*self.pairs(*found)) for found in self.regions(raw)])
+        with fp32(raw.images):
+            boxes, scores, labels = self.pairs(*self.regions(raw))
+            found = torch.cat([boxes, of_classes(scores, labels, self.num_classes)], 2)
+            return F.pad(found, (0, 0, 0, MOST - found.shape[1]))
 
-    def regions(self, raw: Seen) -> Iterator[tuple[Tensor, Tensor]]:
-        """Of each image the boxes [r, C, 4], one for each class, and the scores [r, C] of its regions."""
-        head, sizes = self.head, raw.images.image_sizes
-        with told_to_learn(head.rpn, head.roi_heads, learning=False):
-            proposals, _ = head.rpn(raw.images, raw.levels)
-        pooled = head.roi_heads.box_head(head.roi_heads.box_roi_pool(raw.levels, proposals, sizes))
-        logits, deltas = head.roi_heads.box_predictor(pooled)
-        boxes = head.roi_heads.box_coder.decode(deltas, proposals).unflatten(1, (logits.shape[1], -1)).flatten(2)
-        counts = [len(each) for each in proposals]
-        for found, scores in zip(boxes.split(counts), logits.softmax(-1).split(counts), strict=True):
-            yield found[:, 1:], scores[:, 1:]
+    def regions(self, raw: Seen) -> tuple[Tensor, Tensor]:
+        """Of the r regions of each image the boxes [n, r, C, 4], one for each class, and the scores [n, r, C]; both are
+        0 for regions that are missing."""
+        heads, levels = self.head.roi_heads, list(raw.levels.values())
+        proposals, likely = propose(self.head.rpn, levels, raw.images, self.head.proposals, self.suppress)
+        regions = proposals.flatten(0, 1)
+        images = torch.arange(proposals.shape[0], device=regions.device)[:, None].expand_as(likely).flatten()
+        read = heads.box_head(read_regions(levels, raw.size[0], regions, images, _POOLED))
+        logits, deltas = heads.box_predictor(read)
+        boxes = heads.box_coder.decode_single(deltas, regions).unflatten(1, (-1, 4))[:, 1:]
+        scores = logits.softmax(-1)[:, 1:] * (likely.flatten() > 0)[:, None]
+        return boxes.unflatten(0, likely.shape), scores.unflatten(0, likely.shape)
 
     def pairs(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of boxes [r, C, 4] and scores [r, C] the ``MOST`` best pairs of region and class: boxes, scores, labels."""
-        top = scores.flatten().topk(min(MOST, scores.numel()))
-        return boxes.flatten(0, 1)[top.indices], top.values, top.indices % max(1, scores.shape[1])
-
-    def _padded(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        found = torch.cat([boxes, scores[:, None] * F.one_hot(labels, self.num_classes)], 1)
-        return F.pad(found, (0, 0, 0, MOST - len(found)))
+        """Of boxes [n, r, C, 4] and scores [n, r, C] the ``MOST`` best pairs of region and class, the best first:
+        boxes [n, k, 4], scores [n, k], labels [n, k]."""
+        flat = scores.flatten(1)
+        top = flat.topk(min(MOST, flat.shape[1]))
+        return rows_of(boxes.flatten(1, 2), top.indices), top.values, top.indices % max(1, scores.shape[2])
 
 
 @contextmanager
-def told_to_learn(*modules: nn.Module, learning: bool) -> Iterator[None]:
-    """Tell torchvision's parts to compute losses, or answers. The layers within keep their modes."""
+def told_to_learn(*modules: nn.Module) -> Iterator[None]:
+    """Tell torchvision's parts to compute losses. The layers within keep their modes."""
     was = [module.training for module in modules]
     try:
         for module in modules:
-            module.training = learning
+            module.training = True
         yield
     finally:
         for module, training in zip(modules, was, strict=True):

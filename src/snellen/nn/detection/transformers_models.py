@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -36,6 +37,13 @@ DENOISING = 100  # queries of a training step that begin at noisy truths (Zhang 
 PRIOR = 0.01  # the score of every query at the start (Lin et al. 2017)
 
 
+class Answers(NamedTuple):
+    """logits [n, queries, C]; pred_boxes [n, queries, 4]: centres and sides in shares of the image."""
+
+    logits: Tensor
+    pred_boxes: Tensor
+
+
 class SetHead(nn.Module):
     """The detector behind its backbone: the maps' projections, the encoder, and the decoder with its queries.
 
@@ -52,9 +60,34 @@ class SetHead(nn.Module):
         levels = self.entry([each.float() for each in maps])
         inner = self.detr.model
         seen = inner.encoder([project(x) for project, x in zip(inner.encoder_input_proj, levels, strict=True)])
+        if labels is None:
+            return self._answers(seen.last_hidden_state)
         told = BaseModelOutput(last_hidden_state=seen.last_hidden_state)
         # Embeddings are only asked for the size of the batch where the encoder's outputs are given.
         return self.detr(None, inputs_embeds=levels[-1], encoder_outputs=told, labels=labels)
+
+    def _answers(self, seen: Sequence[Tensor]) -> Answers:
+        """The encoder's maps -> what ``detr`` says of them where nothing is learnt.
+
+        Its own forward (transformers 5.23) counts the images by ``len``, so that a graph could take no other number.
+        """
+        inner = self.detr.model
+        last = len(seen) - 1  # coarser maps are each made of it
+        levels = [project(seen[min(i, last)]) for i, project in enumerate(inner.decoder_input_proj)]
+        shapes = tuple((level.shape[2], level.shape[3]) for level in levels)
+        flat = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+        anchors, valid = inner.generate_anchors(shapes, device=flat.device, dtype=flat.dtype)
+        memory = inner.enc_output(valid.to(flat.dtype) * flat)
+        first = inner.enc_score_head(memory).amax(-1).topk(inner.config.num_queries, dim=1).indices[..., None]
+        begun = inner.enc_bbox_head(memory) + anchors
+        said = inner.decoder(
+            inputs_embeds=memory.gather(1, first.expand(-1, -1, memory.shape[2])),
+            encoder_hidden_states=flat,
+            reference_points=begun.gather(1, first.expand(-1, -1, 4)),
+            spatial_shapes=np.array(shapes, object),  # its sum is checked; of a tensor no graph could do that
+            spatial_shapes_list=list(shapes),
+        )
+        return Answers(said.intermediate_logits[:, -1], said.intermediate_reference_points[:, -1])
 
 
 def _narrow_head(backbone: MapBackbone, input_size: tuple[int, int], config: type, model: type, **more: Any) -> SetHead:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from snellen.core.geometry import Matrix, Size, compose, crop_resize, identity, translation
 from snellen.core.sample import Frame
+from snellen.nn.repeating import repeated, steps_for
 
 _MOST_VALUES = 2**24  # logits looked at together: 64 MiB of them
+_PIECE = 2**13  # pixels that a graph looks at together: their logits stay in a processor's cache
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,19 +93,59 @@ def _log_probabilities(sights: Sequence[Sight], top: int, bottom: int) -> Tensor
     return logs
 
 
-def decide_batch(logits: Tensor, grid: Tensor, favour: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``decide`` in operations that a graph can hold: logits [n, C, h, w] of images of one size -> uint8 [n, H, W] and
-    float32 [n, C]. All at once, so it needs n * C * H * W floats.
+Lines = tuple[Tensor, Tensor]
+"""float32 [W] and [H], where the columns and rows of an image lie, in ``grid_sample``'s coordinates."""
 
-    grid  float32 [H, W, 2], where the pixels of the images lie, in ``grid_sample``'s coordinates
-    """
-    where = grid[None].expand(logits.shape[0], -1, -1, -1)
-    fine = F.grid_sample(logits.float(), where, mode="bilinear", padding_mode="border", align_corners=False)
-    classes = (fine if favour is None else fine + favour[:, None, None]).argmax(1)
-    probability = (fine.gather(1, classes[:, None])[:, 0] - fine.logsumexp(1)).exp()
-    given = (classes[:, None] == torch.arange(logits.shape[1])[:, None, None]).float()
-    sums, counts = (given * probability[:, None]).flatten(2).sum(2), given.flatten(2).sum(2)
-    return classes.to(torch.uint8), sums / counts.clamp(min=1)
+
+def decide_batch(logits: Tensor, lines: Lines, favour: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """``decide`` in operations that a graph can hold: logits [n, C, h, w] of images of one size -> uint8 [n, H, W] and
+    float32 [n, C]. A piece of each image at a time, however large it is: of all its pixels, only classes are kept."""
+    return decide_batch_together([logits], [lines], [1.0], favour)
+
+
+def decide_batch_together(
+    outputs: Sequence[Tensor], lines: Sequence[Lines], shares: Sequence[float], favour: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``decide_together`` as ``decide_batch``: the logits of each of several models, the lines and the share of each;
+    the shares are above 0 and add up to 1."""
+    outputs = [logits.float() for logits in outputs]
+    (num, num_classes), device = outputs[0].shape[:2], outputs[0].device
+    width, pixels = lines[0][0].shape[0], lines[0][0].shape[0] * lines[0][1].shape[0]
+    index = torch.arange(_PIECE, device=device)
+    columns, last = (torch.full((), each, device=device) for each in (width, pixels - 1))
+
+    def piece(carried: tuple[Tensor, ...], start: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        place = torch.minimum(start + index, last)  # after the last pixel, it is looked at again
+        column = place % columns
+        row = ((place - column).double() / columns).round().long()  # exact: a graph's own division of integers is not
+        logs = _log_probabilities_at(column, row, outputs, lines, shares)
+        chosen = (logs if favour is None else logs + favour[:, None]).argmax(1)
+        inside = (start + index <= last).float().expand(num, -1)
+        probability = logs.gather(1, chosen[:, None])[:, 0].exp()
+        none = logs.new_zeros(num, num_classes)
+        more = (none.scatter_add(1, chosen, each) for each in (probability * inside, inside))
+        return tuple(total + part for total, part in zip(carried, more, strict=True)), chosen.to(torch.uint8)
+
+    zeros = torch.zeros(num, num_classes, dtype=torch.float64, device=device)  # float32 cannot count so many pixels
+    starts = torch.arange(steps_for(pixels, _PIECE), device=device) * _PIECE
+    (sums, counts), pieces = repeated(piece, (zeros, zeros.clone()), starts)
+    classes = pieces.transpose(0, 1).flatten(1)[:, :pixels].reshape(num, -1, width)
+    return classes, (sums / counts.clamp(min=1)).float()
+
+
+def _log_probabilities_at(
+    column: Tensor, row: Tensor, outputs: Sequence[Tensor], lines: Sequence[Lines], shares: Sequence[float]
+) -> Tensor:
+    """As ``_log_probabilities``, at some pixels [p] of the images: [n, C, p]."""
+    logs: Tensor | None = None
+    for logits, (x, y), share in zip(outputs, lines, shares, strict=True):
+        where = torch.stack([x.index_select(0, column), y.index_select(0, row)], 1)[None, None]
+        every = where.expand(logits.shape[0], -1, -1, -1)
+        fine = F.grid_sample(logits, every, mode="bilinear", padding_mode="border", align_corners=False)
+        own = fine[:, :, 0].log_softmax(1) + math.log(share)
+        logs = own if logs is None else torch.logaddexp(logs, own)
+    assert logs is not None
+    return logs
 
 
 def _is_input(frame: Frame | None) -> bool:

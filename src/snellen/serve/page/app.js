@@ -23,15 +23,15 @@ class Job {
     this.body = make("div", { class: "body" });
     this.why = make("p", { class: "why small", hidden: true });
     const title = make("h3", { class: "file" }, named(file.name));
-    const words = make("div", { class: "words" }, title, this.body);
-    words.style.minHeight = `${roomFor(model)}rem`;
-    this.node = make("article", {}, make("div", {}, this.view.node, this.why), words);
+    this.words = make("div", { class: "words" }, title, this.body);
+    this.node = make("article", {}, make("div", {}, this.view.node, this.why), this.words);
     this.wait();
     this.seen = preview(file).then((seen) => this.view.start(seen));
   }
 
   wait() {
     this.state = "waiting";
+    this.words.style.minHeight = `${roomFor(this.model)}rem`;
     const words = make("p", { class: "quiet" }, "Waiting for its turn");
     this.show(words, this.buttons(button("Cancel", () => this.cancel())));
   }
@@ -83,6 +83,7 @@ class Job {
   fail(trouble) {
     const cancelled = trouble instanceof Cancelled;
     this.state = cancelled ? "cancelled" : "failed";
+    this.words.style.minHeight = "";
     if (!cancelled && !(trouble instanceof Trouble)) console.error(trouble);
     const said = cancelled ? [make("p", { class: "quiet" }, "Cancelled")] : reasons(trouble);
     const again = button("Try again", () => { this.wait(); work(); });

@@ -66,6 +66,12 @@ class _ImageTask(Task[KindT]):
         """By the weighted mean of the probabilities."""
         return self.decode(self._mean(outputs, shares_of(weights, len(outputs))))
 
+    def graph_answers_together(
+        self, outputs: Sequence[Tensor], placed: Sequence[Placed], suppress: Suppress, weights: Sequence[float] = ()
+    ) -> dict[str, Tensor]:
+        mean = outputs[0] if len(outputs) == 1 else self._mean(outputs, shares_of(weights, len(outputs)))
+        return self.graph_answers(mean, placed[0], suppress)
+
     @abstractmethod
     def _mean(self, outputs: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
         """Raw outputs, each of its share -> raw outputs that decode to the mean of the probabilities."""

@@ -91,6 +91,12 @@ class Regression(Task[Values]):
         """``values`` float32 [n, K]"""
         return {"values": outputs.float()}
 
+    def graph_answers_together(
+        self, outputs: Sequence[Tensor], placed: Sequence[Placed], suppress: Suppress, weights: Sequence[float] = ()
+    ) -> dict[str, Tensor]:
+        mean = outputs[0] if len(outputs) == 1 else _mean(outputs, shares_of(weights, len(outputs)))
+        return self.graph_answers(mean, placed[0], suppress)
+
     def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[Values]:
         return [Values(row) for row in answers["values"]]
 

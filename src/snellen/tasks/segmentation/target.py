@@ -21,6 +21,7 @@ from snellen.data.warp import warp_mask
 """The class of what no object covers, where truth comes from the outlines of objects."""
 
 Map = NDArray[np.uint8]
+_COUNTED = 2**20  # pixels counted together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +67,7 @@ class ClassMap:
             piece = part.array[y0 - top : y1 - top, x0 - left : x1 - left]
             found[y0:y1, x0:x1] = piece
             if part.scores is not None:
-                given = np.bincount(piece.ravel(), minlength=num_classes)[:num_classes]
+                given = class_counts(piece, num_classes)
                 sums, counts = sums + given * part.scores, counts + given
         return cls.from_array(found, (sums / np.maximum(counts, 1)).astype(np.float32))
 
@@ -77,7 +78,7 @@ class ClassMap:
 
     def shares(self, num_classes: int) -> NDArray[np.float64]:
         """The share of each class in the pixels that are not void, [C]; zeros where all are."""
-        counts = np.bincount(self.array.ravel(), minlength=num_classes)[:num_classes]
+        counts = class_counts(self.array, num_classes)
         return np.asarray(counts / max(1, int(counts.sum())), np.float64)
 
     def filling(self, size: Size) -> Map:
@@ -91,6 +92,14 @@ class ClassMap:
     def moved(self, matrix: Matrix, size: Size, field: ElasticField | None) -> ClassMap:
         """As its image after ``matrix``, and then ``field``, brought it to ``size``; void where it shows no image."""
         return ClassMap.from_array(warp_mask(self.array, matrix, size, ignore=VOID, field=field), self.scores)
+
+
+def class_counts(classes: Map, num_classes: int) -> NDArray[np.int64]:
+    """How many pixels of a map each class has, [C]. Some rows at a time, as numpy makes eight bytes of each pixel."""
+    rows = max(1, _COUNTED // max(1, classes.shape[1]))
+    parts = (classes[top : top + rows] for top in range(0, len(classes), rows))
+    counts = (np.bincount(part.ravel(), minlength=num_classes)[:num_classes] for part in parts)
+    return np.asarray(sum(counts, np.zeros(num_classes, np.int64)))
 
 
 def _of_mask(record: Record, classes: Sequence[str]) -> Map:

@@ -16,7 +16,7 @@ from snellen.metrics.class_maps import image_iou
 from snellen.nn.segmentation.table import ARCHITECTURES
 from snellen.tasks.base import Difference, Task, shares_of
 from snellen.tasks.segmentation.metrics import SegmentationMetrics, image_counts, stacked
-from snellen.tasks.segmentation.target import ClassMap, from_arrays, to_arrays
+from snellen.tasks.segmentation.target import ClassMap, class_counts, from_arrays, to_arrays
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -212,7 +212,18 @@ class Segmentation(Task[ClassMap]):
         from snellen.nn.segmentation.answers import decide_batch
 
         favour = outputs.new_tensor(self.decision).float().log() if self.decision else None
-        classes, confidence = decide_batch(outputs, placed.grid(), favour)
+        classes, confidence = decide_batch(outputs, placed.lines(), favour)
+        return {"classes": classes, "confidence": confidence}
+
+    def graph_answers_together(
+        self, outputs: Sequence[Tensor], placed: Sequence[Placed], suppress: Suppress, weights: Sequence[float] = ()
+    ) -> dict[str, Tensor]:
+        from snellen.nn.segmentation.answers import decide_batch_together
+
+        favour = outputs[0].new_tensor(self.decision).float().log() if self.decision else None
+        every = zip(outputs, [each.lines() for each in placed], shares_of(weights, len(outputs)), strict=True)
+        logits, lines, shares = zip(*(each for each in every if each[2] > 0), strict=True)
+        classes, confidence = decide_batch_together(logits, lines, shares, favour)
         return {"classes": classes, "confidence": confidence}
 
     def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[ClassMap]:
@@ -248,7 +259,7 @@ class Segmentation(Task[ClassMap]):
 
 def _counts(target: ClassMap, num_classes: int) -> np.ndarray:
     """Pixels of each class, float64 [C]."""
-    return np.bincount(target.array.ravel(), minlength=num_classes)[:num_classes].astype(np.float64)
+    return class_counts(target.array, num_classes).astype(np.float64)
 
 
 def _pixels(targets: Sequence[ClassMap], outputs: Tensor) -> Tensor:
