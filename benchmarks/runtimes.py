@@ -28,7 +28,8 @@ from snellen.data.image import decode
 from snellen.ensemble import load_run
 from snellen.evaluate import own_sides
 from snellen.export.artifact import ArtifactAnswering, open_artifact
-from snellen.predict.answering import NetworkAnswering
+from snellen.export.members import answering_of
+from snellen.predict.answering import Answering
 
 WAYS = (
     ("torch", "fp32"),
@@ -48,16 +49,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="how often each is timed, for one image and for several")
     parser.add_argument("--ways", default=",".join("-".join(way) for way in WAYS), help="which, with commas between")
     asked = parser.parse_args()
+    known = {"-".join(way): way for way in WAYS}
+    if unknown := set(asked.ways.split(",")) - set(known):
+        parser.error(f"unknown ways {sorted(unknown)}; known: {', '.join(known)}")
 
-    artifacts, refused = exported(
-        asked.run, asked.keep, [way for way in WAYS if "-".join(way) in asked.ways.split(",")]
-    )
+    artifacts, refused = exported(asked.run, asked.keep, [known[name] for name in asked.ways.split(",")])
     if not asked.rounds:
+        for name, why in refused.items():
+            print(f"{name} was refused: {why}")
         return
     folder = RunFolder.open(asked.run)
     console = Console()
     pixels = decode(own_sides(folder, cache_of(folder.config), console, ("val",))["val"][0].path)
-    network = NetworkAnswering(load_run(folder, device="cpu"))
+    network = answering_of(load_run(folder, device="cpu"))
     ways = {"network": lambda n: network.decide([network.prepare(pixels, pixels.shape[1::-1]) for _ in range(n)])}
     ways |= {name: asking(artifact, pixels) for name, artifact in artifacts.items()}
     one, many = (
@@ -108,7 +112,7 @@ def in_turns(ways: dict[str, Callable[[int], object]], n: int, rounds: int) -> d
     return taken
 
 
-def own_metric(folder: RunFolder, network: NetworkAnswering) -> str:
+def own_metric(folder: RunFolder, network: Answering) -> str:
     """What the run's results say of the validation images."""
     told = folder.read_json("results.json", missing={}).get("splits", {}).get("val", {}).get(network.task.headline)
     return f"{told['value']:.4f}" if told else ""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snellen.export import goldens
 from snellen.export.graph import Graph
-from snellen.export.onnx_graph import suppress, traced
+from snellen.export.onnx_graph import exported, suppress, traced
 from snellen.export.runtimes import open_onnx, open_openvino
 from snellen.nn.detection import mask_architectures
 from snellen.nn.detection.loss_names import USUAL_LOSS
@@ -128,6 +128,22 @@ def test_soft_suppression_is_the_same_in_a_graph() -> None:
         for some in (told, told[1:]):
             for name, expected in Softly()(some).items():
                 torch.testing.assert_close(torch.from_numpy(run(some.numpy())[name]), expected, msg=name)
+
+
+class Hardly(nn.Module):
+    def forward(self, told: Tensor) -> dict[str, Tensor]:
+        return choose(told, threshold=0.5, iou=0.6, kind="hard", most=20, suppress=suppressed)._asdict()
+
+
+def test_a_torch_program_answers_for_images_in_which_it_finds_nothing() -> None:
+    """torchvision says of its suppression that it finds two at least, and torch would hold a program to that."""
+    told = candidates(30, 2, 0)
+    program = exported(Hardly(), told, {0: torch.export.Dim("images")}).module()
+    for faded, num in ((told, 2), (torch.cat([told[..., :4], 0 * told[..., 4:]], 2), 0)):
+        assert (len(program(faded)["scores"]) > 2) == (num > 0)
+    one = torch.cat([told[:1, :, :4], 0 * told[:1, :, 4:]], 2)
+    one[0, 3, 4] = 0.9
+    assert program(one)["scores"].tolist() == pytest.approx([0.9])
 
 
 def test_suppression_in_turn_keeps_what_suppression_at_once_keeps() -> None:

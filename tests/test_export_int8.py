@@ -17,7 +17,7 @@ from PIL import Image
 
 from export_cases import CLASSES, a_model, about, images_in, records_of
 from snellen.core.console import Console
-from snellen.core.errors import ExportError
+from snellen.core.errors import ConfigError, ExportError
 from snellen.core.record import Record
 from snellen.export import formats, verification
 from snellen.export.artifact import open_artifact
@@ -130,6 +130,24 @@ def test_every_node_of_a_quantised_graph_comes_after_those_that_it_needs(tmp_pat
     for node in quantised.graph.node:
         assert known.issuperset(node.input), node.name
         known.update(node.output)
+
+
+def test_layers_behind_a_choice_of_regions_are_refused_with_what_to_do() -> None:
+    weights = numpy_helper.from_array(np.ones((4, 2), np.float32), "w")
+    kept = numpy_helper.from_array(np.array([4], np.int64), "k")
+    nodes = [
+        helper.make_node("Cast", ["image"], ["x"], to=TensorProto.FLOAT, name="cast"),
+        helper.make_node("MatMul", ["x", "v"], ["y"], name="first"),
+        helper.make_node("TopK", ["y", "k"], ["best", "which"], name="choice"),
+        helper.make_node("MatMul", ["best", "w"], ["said"], name="second"),
+    ]
+    given = helper.make_tensor_value_info("image", TensorProto.UINT8, [1, 8, 8, 3])
+    told = helper.make_tensor_value_info("said", TensorProto.FLOAT, None)
+    first = numpy_helper.from_array(np.ones((3, 8), np.float32), "v")
+    graph = helper.make_graph(nodes, "regions", [given], [told], [weights, first, kept])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    with pytest.raises(ConfigError, match=r"regions that earlier ones chose.*fp32"):
+        next(attempts(proto, []))
 
 
 def test_only_layers_with_weights_are_quantised_and_the_last_are_not(tmp_path: Path) -> None:

@@ -94,3 +94,13 @@ def test_a_loop_counts_each_pixel_once_however_they_fall_into_pieces(
         classes, confidence = answers.decide_batch(logits, lines)
         assert torch.equal(classes, whole[0])
         torch.testing.assert_close(confidence, whole[1])
+
+
+def test_pixels_that_single_precision_cannot_count_are_in_their_place(proto: Any) -> None:
+    """Beyond 2**24 of them, where OpenVINO, which takes remainders in float32, would mistake one for another."""
+    rows, columns = np.indices((4000, 5001))
+    colours = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    image = colours[rows * 32 // 4000, columns * 32 // 5001]
+    right, said = (opened(proto.SerializeToString(), "fp32", 1)(image[None]) for opened in (open_onnx, open_openvino))
+    np.testing.assert_array_equal(said["classes"][0, 3800:], right["classes"][0, 3800:])
+    assert len(np.unique(right["classes"][0, 3800:])) > 1

@@ -21,6 +21,7 @@ WAYS = {
     "webp": ("RGB", "RGBA"),
     "gif": ("P",),
     "bmp": ("RGB", "L"),
+    "pgm": ("L", "I;16"),
 }
 
 

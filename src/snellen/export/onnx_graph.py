@@ -80,17 +80,18 @@ def exported(module: nn.Module, given: Tensor, free: Mapping[int, Any]) -> Any:
             prefer_deferred_runtime_asserts_over_guards=True,
         )
     for part in program.graph_module.modules():
-        if part is not program.graph_module and isinstance(part, torch.fx.GraphModule):
+        if isinstance(part, torch.fx.GraphModule):
             _forget_checks(part)
     return program
 
 
-def _forget_checks(step: torch.fx.GraphModule) -> None:
-    """Those of sizes, at each turn of a loop: torch 2.15 cannot save a program with them, as it adds sizes there."""
-    for node in step.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
-        step.graph.erase_node(node)
-    step.graph.eliminate_dead_code()
-    step.recompile()
+def _forget_checks(part: torch.fx.GraphModule) -> None:
+    """Those of sizes. torchvision's suppression is said to find two objects at least, so that a program would end where
+    there are none; and one with checks in a loop cannot be saved, as torch 2.15 adds sizes there."""
+    for node in part.graph.find_nodes(op="call_function", target=torch.ops.aten._assert_scalar.default):
+        part.graph.erase_node(node)
+    part.graph.eliminate_dead_code()
+    part.recompile()
 
 
 def example() -> Tensor:

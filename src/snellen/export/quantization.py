@@ -24,6 +24,7 @@ from snellen.data.image import decode
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _BOUNDS, _SUM = ("Clip", "Relu"), "Add"  # quantised with the layers, so that nothing goes to floats and back between
+_CHOOSING = ("TopK", "NonMaxSuppression")
 _RANKED_BY = 8  # images that tell which layers 8 bits harm most
 _ERROR = 0.01  # of the variance of what the last layers say: see docs/measurements.md
 _LEFT_OUT = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -40,13 +41,14 @@ def attempts(proto: Any, calibration: Sequence[Path]) -> Iterator[tuple[Any, tup
 
     The last layers say what is decided by: a range cuts off the best scores, and their order is lost (a detector of
     cells fell from 0.338 to 0.298 mAP by them alone). Gives graphs of the same kind, each with the names of the other
-    layers that stay in single precision: at most half.
+    layers that stay in single precision: at most half. Raises ConfigError for a network that is not to be quantised.
     """
     graph = _prepared(proto)
     ends = _ends(graph)
     layers = [name for name in _layers(graph) if name not in ends]
     if not layers:
         raise ConfigError("precision = 'int8' leaves nothing of a network that is all last layers: use fp32")
+    _check_none_choose(graph)
     ranges = _ranges(graph, layers, calibration)
     error = _error_of(graph, calibration[:: max(1, len(calibration) // _RANKED_BY)][:_RANKED_BY])
     counts = [count for count in _LEFT_OUT if count <= len(layers) // 2]
@@ -77,6 +79,21 @@ def _layers(graph: Any) -> list[str]:
     """Those nodes that multiply by weights, in order: the network's, as nothing else in a graph has weights."""
     weights = {each.name for each in graph.graph.initializer}
     return [node.name for node in graph.graph.node if node.op_type in _LAYERS and node.input[1] in weights]
+
+
+def _check_none_choose(graph: Any) -> None:
+    """Raises ConfigError where layers look at what earlier ones chose, as those of R-CNNs and DETRs do: with a few
+    regions in another order, or one more of them, nothing can be compared any more."""
+    chosen, layers = set[str](), set(_layers(graph))
+    for node in graph.graph.node:
+        follows = any(name in chosen for name in node.input)
+        if follows and node.name in layers:
+            raise ConfigError(
+                "precision = 'int8' is not for networks whose later layers look at the regions that earlier ones "
+                "chose, as R-CNNs and DETRs do: use fp32, or train the architecture dense"
+            )
+        if follows or node.op_type in _CHOOSING:
+            chosen.update(node.output)
 
 
 def _joints(graph: Any, layers: Sequence[str]) -> list[str]:

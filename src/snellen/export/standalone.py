@@ -11,7 +11,8 @@ from PIL import Image, ImageOps
 def pixels_of(path: str) -> np.ndarray:
     with open(path, "rb") as file:  # of a name, Pillow 13 leaves some TIFF on their side
         image = ImageOps.exif_transpose(Image.open(file))
-    if image.mode.startswith("I;16"):
+    reach = image.getextrema() if image.mode == "I" else ()  # of 16 bits in some formats
+    if image.mode.startswith("I;16") or (reach and reach[0] >= 0 and reach[1] < 65536):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         sys.exit(f"{path} has 32 bits a pixel, which may mean any range: save it with 8 or 16")

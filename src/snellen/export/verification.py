@@ -71,9 +71,9 @@ def compare(
     groups = groups_of(records)
     numbers = [score(task, said, truth, intervals=False, groups=groups) for said in (ours, theirs)]
     if any(task.headline not in each for each in numbers):
+        others = "use more to train on" if split == "train" else "give more, or others, with --data"
         raise DataError(
-            f"the {len(records)} images of {split} cannot judge the {spoken(task.headline)} of a model: give more, or "
-            "others, with --data"
+            f"the {len(records)} images of {split} cannot judge the {spoken(task.headline)} of a model: {others}"
         )
     return Verified(
         split=split,

@@ -22,7 +22,7 @@ def steps_for(length: int, most: int) -> int:
 
 
 def repeated(step: Step, carried: Carried, over: Tensor) -> tuple[Carried, Tensor]:
-    """``step`` for each of ``over`` [k, ...] in turn -> what was carried on at last, and all that was told, [k, ...].
+    """``step`` for each of ``over`` [k] in turn -> what was carried on at last, and all that was told, [k, ...].
 
     Other tensors that the step needs, it may take from around it.
     """

@@ -110,25 +110,29 @@ def decide_batch_together(
     the shares are above 0 and add up to 1."""
     outputs = [logits.float() for logits in outputs]
     (num, num_classes), device = outputs[0].shape[:2], outputs[0].device
-    width, pixels = lines[0][0].shape[0], lines[0][0].shape[0] * lines[0][1].shape[0]
-    index = torch.arange(_PIECE, device=device)
-    columns, last = (torch.full((), each, device=device) for each in (width, pixels - 1))
+    width, height = lines[0][0].shape[0], lines[0][1].shape[0]
+    pixels = width * height
+    index = torch.arange(_PIECE + 1, device=device)  # the last is where the next piece begins
+    columns, rows = (torch.full((), each, device=device) for each in (width, height))
 
-    def piece(carried: tuple[Tensor, ...], start: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        place = torch.minimum(start + index, last)  # after the last pixel, it is looked at again
-        column = place % columns
-        row = ((place - column).double() / columns).round().long()  # exact: a graph's own division of integers is not
-        logs = _log_probabilities_at(column, row, outputs, lines, shares)
+    def piece(carried: tuple[Tensor, ...], _: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        sums, counts, row, column = carried
+        # Not from the pixel's number: OpenVINO takes remainders in float32, which ends at 16.7 million.
+        far = column + index
+        x = far % columns
+        y = row + ((far - x).double() / columns).round().long()  # exact: a graph's own division of integers is not
+        inside = (y[:-1] < rows).float().expand(num, -1)  # after the last pixel, the last row is looked at again
+        logs = _log_probabilities_at(x[:-1], torch.minimum(y[:-1], rows - 1), outputs, lines, shares)
         chosen = (logs if favour is None else logs + favour[:, None]).argmax(1)
-        inside = (start + index <= last).float().expand(num, -1)
         probability = logs.gather(1, chosen[:, None])[:, 0].exp()
         none = logs.new_zeros(num, num_classes)
-        more = (none.scatter_add(1, chosen, each) for each in (probability * inside, inside))
-        return tuple(total + part for total, part in zip(carried, more, strict=True)), chosen.to(torch.uint8)
+        more = [none.scatter_add(1, chosen, each) for each in (probability * inside, inside)]
+        return (sums + more[0], counts + more[1], y[-1].clone(), x[-1].clone()), chosen.to(torch.uint8)
 
     zeros = torch.zeros(num, num_classes, dtype=torch.float64, device=device)  # float32 cannot count so many pixels
-    starts = torch.arange(steps_for(pixels, _PIECE), device=device) * _PIECE
-    (sums, counts), pieces = repeated(piece, (zeros, zeros.clone()), starts)
+    start = torch.zeros((), dtype=torch.int64, device=device)
+    steps = torch.arange(steps_for(pixels, _PIECE), device=device)
+    (sums, counts, *_), pieces = repeated(piece, (zeros, zeros.clone(), start, start.clone()), steps)
     classes = pieces.transpose(0, 1).flatten(1)[:, :pixels].reshape(num, -1, width)
     return classes, (sums / counts.clamp(min=1)).float()
 
