@@ -132,7 +132,7 @@ def test_soft_suppression_is_the_same_in_a_graph() -> None:
 
 class Hardly(nn.Module):
     def forward(self, told: Tensor) -> dict[str, Tensor]:
-        return choose(told, threshold=0.5, iou=0.6, kind="hard", most=20, suppress=suppressed)._asdict()
+        return choose(told, threshold=0.5, iou=0.6, kind="per class", most=20, suppress=suppressed)._asdict()
 
 
 def test_a_torch_program_answers_for_images_in_which_it_finds_nothing() -> None:

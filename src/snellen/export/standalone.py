@@ -11,9 +11,9 @@ from PIL import Image, ImageOps
 def pixels_of(path: str) -> np.ndarray:
     with open(path, "rb") as file:  # of a name, Pillow 13 leaves some TIFF on their side
         image = ImageOps.exif_transpose(Image.open(file))
-    reach = image.getextrema() if image.mode == "I" else ()  # of 16 bits in some formats
-    if image.mode.startswith("I;16") or (reach and reach[0] >= 0 and reach[1] < 65536):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    values = np.asarray(image)  # of 16 bits also as "I", in some formats
+    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and values.max() < 65536):
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         sys.exit(f"{path} has 32 bits a pixel, which may mean any range: save it with 8 or 16")
     on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
