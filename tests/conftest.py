@@ -145,6 +145,17 @@ class FinishedRun:
     stderr: str
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread, whatever a training of this worker has set."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
     """Made once a process, from the command line: two epochs on 30 tiny images."""

@@ -88,10 +88,10 @@ def test_a_loop_counts_each_pixel_once_however_they_fall_into_pieces(
 ) -> None:
     logits = torch.randn(2, 3, 7, 5, generator=torch.Generator().manual_seed(0))
     lines = torch.linspace(-0.9, 0.9, 13), torch.linspace(-1.1, 1.1, 11)
-    whole = answers.decide_batch(logits, lines)
+    whole = answers.decide_batch([logits], [lines], [1.0])
     for piece in (1, 10, 13, 143, 144):
         monkeypatch.setattr(answers, "_PIECE", piece)
-        classes, confidence = answers.decide_batch(logits, lines)
+        classes, confidence = answers.decide_batch([logits], [lines], [1.0])
         assert torch.equal(classes, whole[0])
         torch.testing.assert_close(confidence, whole[1])
 

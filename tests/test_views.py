@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,7 @@ FITS: tuple[Fit, ...] = ("squash", "letterbox", "center crop")
 MOVES = [view for name, views in VIEWS.items() if name not in ("scale", "crops") for view in views]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def answered(model: LoadedModel, views: Sequence[View], pixels: np.ndarray, size: Size | None = None) -> Any:

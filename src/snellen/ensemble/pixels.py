@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from snellen.core.geometry import compose, crop_resize, translation
 from snellen.core.record import Record
 from snellen.core.seeds import keyed_seed
 from snellen.metrics.class_maps import VOID, of_pixels, pixel_counts
@@ -112,8 +111,9 @@ def probabilities_at(logits: Tensor, frame: Frame, places: NDArray[np.intp]) -> 
     interpolated between the pixels of the input, and the nearest beyond its edge."""
     import torch.nn.functional as F
 
-    to_grid = compose(frame.matrix, crop_resize((0, 0, *frame.input_size), (2, 2)), translation(-1, -1))
-    centres = np.concatenate([places + 0.5, np.ones((len(places), 1))], axis=1) @ to_grid.T
+    from snellen.nn.segmentation.answers import to_grid
+
+    centres = np.concatenate([places + 0.5, np.ones((len(places), 1))], axis=1) @ to_grid(frame).T
     grid = logits.new_tensor((centres[:, :2] / centres[:, 2:]).tolist()).float()[None, None]
     found = F.grid_sample(logits[None].float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return np.asarray(found[0, :, 0].softmax(0).T.cpu().numpy(), np.float32)

@@ -97,17 +97,14 @@ Lines = tuple[Tensor, Tensor]
 """float32 [W] and [H], where the columns and rows of an image lie, in ``grid_sample``'s coordinates."""
 
 
-def decide_batch(logits: Tensor, lines: Lines, favour: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``decide`` in operations that a graph can hold: logits [n, C, h, w] of images of one size -> uint8 [n, H, W] and
-    float32 [n, C]. A piece of each image at a time, however large it is: of all its pixels, only classes are kept."""
-    return decide_batch_together([logits], [lines], [1.0], favour)
-
-
-def decide_batch_together(
+def decide_batch(
     outputs: Sequence[Tensor], lines: Sequence[Lines], shares: Sequence[float], favour: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """``decide_together`` as ``decide_batch``: the logits of each of several models, the lines and the share of each;
-    the shares are above 0 and add up to 1."""
+    """``decide_together`` in operations that a graph can hold: of each model its logits [n, C, h, w] for images of one
+    size, its lines and its share -> uint8 [n, H, W] and float32 [n, C]. The shares are above 0 and add up to 1.
+
+    A piece of each image at a time, however large it is: of all its pixels, only classes are kept.
+    """
     outputs = [logits.float() for logits in outputs]
     (num, num_classes), device = outputs[0].shape[:2], outputs[0].device
     width, height = lines[0][0].shape[0], lines[0][1].shape[0]
@@ -152,6 +149,11 @@ def _log_probabilities_at(
     return logs
 
 
+def to_grid(frame: Frame) -> Matrix:
+    """From the image on disk to ``grid_sample``'s coordinates in the input."""
+    return compose(frame.matrix, crop_resize((0, 0, *frame.input_size), (2, 2)), translation(-1, -1))
+
+
 def _is_input(frame: Frame | None) -> bool:
     return frame is None or (frame.size == frame.input_size and bool(np.array_equal(frame.matrix, identity())))
 
@@ -159,8 +161,7 @@ def _is_input(frame: Frame | None) -> bool:
 def _sampled(logits: Tensor, frame: Frame | None, top: int, bottom: int) -> Tensor:
     """The logits at the pixels of rows ``top`` to ``bottom`` of the image on disk, [C, bottom - top, width]."""
     assert frame is not None
-    to_grid = compose(frame.matrix, crop_resize((0, 0, *frame.input_size), (2, 2)), translation(-1, -1))
-    grid = torch.from_numpy(_mapped_centres(to_grid, frame.size[0], top, bottom)).to(logits.device)
+    grid = torch.from_numpy(_mapped_centres(to_grid(frame), frame.size[0], top, bottom)).to(logits.device)
     return F.grid_sample(logits[None], grid[None], mode="bilinear", padding_mode="border", align_corners=False)[0]
 
 

@@ -209,21 +209,16 @@ class Segmentation(Task[ClassMap]):
 
     def graph_answers(self, outputs: Tensor, placed: Placed, suppress: Suppress) -> dict[str, Tensor]:
         """``classes`` uint8 [n, H, W] of the pixels of the images, and ``confidence`` float32 [n, C]"""
-        from snellen.nn.segmentation.answers import decide_batch
-
-        favour = outputs.new_tensor(self.decision).float().log() if self.decision else None
-        classes, confidence = decide_batch(outputs, placed.lines(), favour)
-        return {"classes": classes, "confidence": confidence}
+        return self.graph_answers_together([outputs], [placed], suppress)
 
     def graph_answers_together(
         self, outputs: Sequence[Tensor], placed: Sequence[Placed], suppress: Suppress, weights: Sequence[float] = ()
     ) -> dict[str, Tensor]:
-        from snellen.nn.segmentation.answers import decide_batch_together
+        from snellen.nn.segmentation.answers import decide_batch
 
-        favour = outputs[0].new_tensor(self.decision).float().log() if self.decision else None
         every = zip(outputs, [each.lines() for each in placed], shares_of(weights, len(outputs)), strict=True)
         logits, lines, shares = zip(*(each for each in every if each[2] > 0), strict=True)
-        classes, confidence = decide_batch_together(logits, lines, shares, favour)
+        classes, confidence = decide_batch(logits, lines, shares, self._favour(outputs[0].float()))
         return {"classes": classes, "confidence": confidence}
 
     def from_graph(self, answers: Mapping[str, np.ndarray], frames: Sequence[Frame]) -> list[ClassMap]:
