@@ -10,17 +10,20 @@ Ways in turns, in every round:
     model, pixels     decide() on batches of what is prepared already: nothing but the model
     streams, pixels   the same as the server asks it: by several threads at once, where it says that it can be
     server, pixels    UINT8 tensors over the Open Inference Protocol, at the size that the model sees
-    2x, pixels        the same at random moments, at twice the rate that 'server, pixels' reached
+    1x, pixels        the same at random moments, at the rate that 'server, pixels' reached
+    2x, pixels        the same at twice that rate: what is too much must be refused, not pile up
     model, files      decoded by threads, prepared and decided in batches: what 'snellen predict' does
     streams, files    the same by several threads
     server, files     image files to /predict
     half, files       files at random moments, at half of the rate that 'server, files' reached
-    2x, files         the same at twice that rate: what is too much must be refused, not pile up
+    1x, files         the same at that rate
+    2x, files         the same at twice that rate
 
 The model's ways run in this process. The server's are closed loops: so many clients, each with one request on its way.
-'half' and '2x' are open ones: requests come when they come, and a latency counts from the moment that one was due.
-'of model' and 'of streams' are shares of that way in the same round; of '2x' it is the share of 'server' that was
-answered with 200 (the goodput). Latencies are of what was answered with 200; 'refused' is how many were told 503, and
+'half', '1x' and '2x' are open ones: requests come when they come, and a latency counts from the moment that one was
+due. 'of model' and 'of streams' are shares of that way in the same round; of '1x' it is the share of 'server' that was
+answered with 200 (the goodput), and of '2x' that of '1x': what overload takes away, apart from what chance does, which
+spares neither caches nor batches. Latencies are of what was answered with 200; 'refused' is how many were told 503, and
 after how many milliseconds (median, 99 %). Anything else is counted as 'failed' and should not be there.
 
 Clients and server share the machine, and the clients' work is taken from the model; what they cost is told, and is
@@ -116,7 +119,8 @@ def measured(model: Model, server: Server, files: list[bytes], given: argparse.N
             reached = note(f"server, {kind}", server.closed(sent[kind], given.clients, given.seconds)).rate
             if kind == "files":
                 note("half, files", server.open(sent[kind], 0.5 * reached, given.seconds, number))
-            note(f"2x, {kind}", server.open(sent[kind], 2 * reached, 2 * given.seconds, number))
+            for times in (1, 2):
+                note(f"{times}x, {kind}", server.open(sent[kind], times * reached, 2 * given.seconds, number))
     return found
 
 
@@ -137,8 +141,8 @@ def printed(rounds: dict[str, list[Round]]) -> None:
 
 def _share(rounds: dict[str, list[Round]], way: str, base: str) -> str:
     name, _, kind = way.partition(", ")
-    other = {"server": base, "2x": "server"}.get(name)
-    if other is None or f"{other}, {kind}" not in rounds or (name == "2x" and base == "streams"):
+    other = {"server": base, "1x": "server", "2x": "1x"}.get(name)
+    if other is None or f"{other}, {kind}" not in rounds or (name != "server" and base == "streams"):
         return ""
     pairs = zip(rounds[way], rounds[f"{other}, {kind}"], strict=True)
     return f"{statistics.median(one.rate / than.rate for one, than in pairs):.3f}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Timer
 
 import numpy as np
 import pytest
 
 from evil_images import bomb_png, chunk, encoded, exif, samples, scene
 from snellen.data.image import read_image
+from snellen.serve import decoding
 from snellen.serve.decoding import Decoders
 from snellen.serve.limits import Limits
 from snellen.serve.refusal import Refusal
@@ -55,8 +59,12 @@ def test_many_at_once_each_get_their_own(decoders: Decoders) -> None:
         assert [each.size for each in pool.map(decoders.decode, files)] == [(10 + i, 8) for i in range(20)]
 
 
-def test_file_that_takes_too_long_is_given_up_and_the_next_is_decoded() -> None:
+@pytest.mark.parametrize("by_the_clock", [4.0, 1000.0])
+def test_file_that_takes_too_long_is_given_up_and_the_next_is_decoded(
+    by_the_clock: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
+    monkeypatch.setattr(decoding, "_SHARED", by_the_clock)
     decoders = Decoders(Limits(decode_seconds=0.2), told.append)
     try:
         with pytest.raises(Refusal, match=r"more than 0.2 s") as refused:
@@ -64,6 +72,43 @@ def test_file_that_takes_too_long_is_given_up_and_the_next_is_decoded() -> None:
                 decoders.decode(slow_png())
         assert refused.value.status == 422
         assert told == ["refused"]
+        assert decoders.decode(encoded(scene(), "PNG")).size == (40, 24)
+    finally:
+        decoders.close()
+
+
+def stopped(decoders: Decoders) -> int:
+    """The next process to be used stands still from its next request on. Its number."""
+    process = decoders._idle.queue[-1]
+    write, number = process._write, process._process.pid
+
+    def stop(content: bytes) -> None:
+        os.kill(number, signal.SIGSTOP)
+        process._write = write  # type: ignore[method-assign]
+        write(content)
+
+    process._write = stop  # type: ignore[method-assign]
+    return number
+
+
+def test_time_in_which_others_have_the_processor_does_not_count() -> None:
+    decoders = Decoders(Limits(decode_seconds=1.0))
+    try:
+        waking = Timer(1.2, os.kill, (stopped(decoders), signal.SIGCONT))
+        waking.start()
+        assert decoders.decode(encoded(scene(), "PNG")).size == (40, 24)
+        assert not waking.is_alive()
+    finally:
+        decoders.close()
+
+
+def test_process_that_never_gets_on_is_given_up() -> None:
+    decoders = Decoders(Limits(decode_seconds=0.1))
+    try:
+        stopped(decoders)
+        with pytest.raises(Refusal, match=r"more than 0.1 s") as refused:
+            decoders.decode(encoded(scene(), "PNG"))
+        assert refused.value.status == 422
     finally:
         decoders.close()
 

@@ -3,12 +3,15 @@
 Threads would be simpler, and load images everywhere else in Snellen. But a thread cannot be stopped, and a file of
 32 MB can keep a decoder busy for hours: a scan of a progressive JPEG takes 98 bytes, and 70 ms at 49 million pixels.
 A process can also crash, or run out of memory, and take nothing with it; what it grew by, it gives back.
+
+Seconds are those of the processor, so that what is decoded does not depend on how much else there is to do.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -25,9 +28,12 @@ from snellen.core.geometry import Size
 from snellen.serve.limits import Limits
 from snellen.serve.refusal import Refusal, busy
 
-REQUEST = struct.Struct(">QIIQ")  # bytes of the file, min_side (0: none), max_side (0: none), max_pixels
-REPLY = struct.Struct(">BIIIIQ")  # one of the kinds below, width, height, rows, columns, bytes that follow
+REQUEST = struct.Struct(">QIIQd")  # bytes of the file, min_side (0: none), max_side (0: none), max_pixels, seconds
+REPLY = struct.Struct(">BIIIIQd")  # one of the kinds below, width, height, rows, columns, bytes that follow, seconds
 PIXELS, REFUSED = 0, 1
+OUT_OF_TIME = getattr(signal, "SIGPROF", None)  # ends a process that has used its seconds; not on Windows
+
+_SHARED = 4.0  # seconds by the clock for each of the processor, where others use it as well
 
 _PIECE = 2**18  # bytes; of all pipes of a user Linux lets 64 MB be so large
 
@@ -87,25 +93,31 @@ class Decoders:
         """
         allowance = allowance or Allowance(self._limits.decode_seconds)
         process = self._idle.get()
-        started = time.monotonic()
         try:
             seconds = allowance.least(self._limits.decode_seconds)
             if not process.is_alive:  # it was ended while idle, from outside
                 process = self._replaced(process)
-            head = REQUEST.pack(len(file), min_side or 0, max_side or 0, self._limits.max_pixels)
+            head = REQUEST.pack(len(file), min_side or 0, max_side or 0, self._limits.max_pixels, seconds)
             try:
-                return process.decode(head, file, seconds)
+                answer, spent = process.ask(head, file, seconds)
             except TimeoutError:
-                alone = f"the image takes more than {self._limits.decode_seconds:g} s to decode"
-                raise Refusal(422, allowance.told if seconds < self._limits.decode_seconds else alone) from None
+                answer, spent = Refusal(422, self._too_long(seconds, allowance)), seconds
+            allowance.spend(spent)
+            if isinstance(answer, Refusal):
+                raise answer
+            return answer
         except Refusal as refusal:
             self._observe("refused" if refusal.status == 422 else "died")
             if not process.is_alive and not self._closed:
                 process = self._replaced(process)
             raise
         finally:
-            allowance.spend(time.monotonic() - started)
             self._idle.put(process)
+
+    def _too_long(self, seconds: float, allowance: Allowance) -> str:
+        if seconds < self._limits.decode_seconds:
+            return allowance.told
+        return f"the image takes more than {self._limits.decode_seconds:g} s to decode"
 
     def close(self) -> None:
         """Ends the processes; a file that is being decoded is refused as busy."""
@@ -170,22 +182,25 @@ class _Process:
             if stream is not None:
                 stream.close()
 
-    def decode(self, head: bytes, file: bytes, seconds: float) -> Decoded:
-        deadline = time.monotonic() + seconds
+    def ask(self, head: bytes, file: bytes, seconds: float) -> tuple[Decoded | Refusal, float]:
+        """The pixels or why there are none, and the seconds that it took. Raises TimeoutError, and Refusal 503."""
+        deadline = time.monotonic() + _SHARED * seconds
         try:
             self._write(head)
             self._write(file)
-            kind, width, height, rows, columns, length = REPLY.unpack(self._read(REPLY.size, deadline))
+            kind, width, height, rows, columns, length, spent = REPLY.unpack(self._read(REPLY.size, deadline))
             content = self._read(length, deadline)
         except TimeoutError:
             self.end()
             raise
         except (OSError, EOFError):
             self.end()
+            if OUT_OF_TIME is not None and self._process.returncode == -OUT_OF_TIME:
+                raise TimeoutError from None
             raise busy("what decodes images was ended") from None
         if kind != PIXELS:
-            raise Refusal(422, content.decode("utf-8", "replace"))
-        return Decoded(np.frombuffer(content, np.uint8).reshape(rows, columns, 3), (width, height))
+            return Refusal(422, content.decode("utf-8", "replace")), spent
+        return Decoded(np.frombuffer(content, np.uint8).reshape(rows, columns, 3), (width, height)), spent
 
     def _write(self, content: bytes) -> None:
         # The process reads a whole request before it does anything else, so this does not wait for it.

@@ -27,7 +27,7 @@ class Limits:
     connections      that are open
     head_seconds     that the head of a request may take to arrive; also for a connection that sends nothing
     body_seconds     that the rest may take
-    decode_seconds   that a file may take to decode, before what decodes it is ended
+    decode_seconds   of a processor that a file may take to decode, before what decodes it is ended
     request_decode_seconds  that all files of a request may take together
     explain_seconds  that an explanation may take: less than the minute that proxies and people wait
     stop_seconds     that answers may take after the server was told to stop; requests are then told that it does
