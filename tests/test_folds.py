@@ -22,6 +22,7 @@ from shapes import save_folders
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, RunError
+from snellen.core.files import held
 from snellen.core.record import Record, Split
 from snellen.data.duplicates import Duplicate
 from snellen.data.folds import check_folds, take_fold
@@ -333,6 +334,13 @@ def test_stopped_fold_stops_the_study(place: Path, tmp_path: Path, monkeypatch: 
 def test_finished_study_is_not_resumed(study: snellen.Run) -> None:
     with pytest.raises(RunError, match="is done"):
         snellen.train(resume=study.path, console=silent())
+
+
+def test_study_that_another_process_goes_on_with_is_left_alone(study: snellen.Run) -> None:
+    before = sorted(study.path.rglob("*"))
+    with held(study.path), pytest.raises(RunError, match="by another process"):
+        snellen.train(resume=study.path, console=silent())
+    assert sorted(study.path.rglob("*")) == before
 
 
 def test_folds_of_different_data_are_not_joined(place: Path, study: snellen.Run) -> None:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import snellen
 from killing import Trial, differences, ended, kill_at_random, send, traces, when
 from shapes import save_folders
+from snellen.core.errors import RunError
 from snellen.core.run import RunFolder
 
 SETTINGS = (
@@ -99,6 +101,8 @@ def test_the_command_itself_ends_with_130_after_ctrl_c(whole: Whole, tmp_path: P
         while not (out / "metrics.jsonl").exists():
             assert process.poll() is None, process.communicate()
             time.sleep(0.01)
+        with pytest.raises(RunError, match="by another process"):
+            snellen.train(resume=out)
         process.send_signal(signal.SIGINT)
         said, complained = process.communicate()
     finally:

@@ -13,7 +13,8 @@ from shapes import save_folders
 from snellen.api.tuning import tune
 from snellen.core.config import Config
 from snellen.core.console import Console
-from snellen.core.errors import ConfigError
+from snellen.core.errors import ConfigError, RunError
+from snellen.core.files import held
 from snellen.core.run import RunFolder
 from snellen.train.search_space import Between, OneOf, parse_space
 
@@ -87,6 +88,8 @@ def test_a_search_finds_writes_and_resumes(tmp_path: Path) -> None:
     best = Config.from_file(found.config, {})
     assert best.lr == found.best["lr"] and best.test and best.epochs == 2 and best.transfer == "full"
     assert "Every trial" in found.report.read_text(encoding="utf-8")
+    with held(tmp_path / "search"), pytest.raises(RunError, match="by another process"):
+        tune(resume=tmp_path / "search", trials=3, console=Console(io.StringIO()))
     more = tune(resume=tmp_path / "search", trials=3, console=Console(io.StringIO()))
     assert [trial["settings"] for trial in more.trials[:2]] == [trial["settings"] for trial in found.trials]
     assert len(more.trials) == 3 and more.trials[2]["settings"] != more.trials[0]["settings"]

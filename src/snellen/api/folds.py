@@ -12,7 +12,7 @@ from snellen.api.using import Run
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import RunError
-from snellen.core.files import write_text
+from snellen.core.files import held, write_text
 from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
 from snellen.data.overlay import read_overlay, write_overlay
@@ -37,7 +37,8 @@ def train_folds(config: Config, out: Path | None, console: Console) -> Run:
         write_text(run.path / "config.toml", config.to_toml())
         if changes is not None:
             write_overlay(run.overlay, Path(config.data).stem, changes)
-        return _go_on(run, run.config, console)
+        with held(run.path):
+            return _go_on(run, run.config, console)
     except BaseException:
         if not run.fold(1).exists():  # nothing to go on with
             shutil.rmtree(run.path, ignore_errors=True)
@@ -47,11 +48,12 @@ def train_folds(config: Config, out: Path | None, console: Console) -> Run:
 def resume_folds(folder: Path, console: Console) -> Run:
     """Go on where it stopped: finished folds are kept. Raises RunError when all is done."""
     run = RunFolder.open(folder)
-    run.sweep()
-    if run.status == "done":
-        raise RunError(f"{folder} is done, there is nothing to resume: evaluate it, or train with another --out")
-    run.set_status("running")
-    return _go_on(run, run.config, console)
+    with held(folder):
+        run.sweep()
+        if run.status == "done":
+            raise RunError(f"{folder} is done, there is nothing to resume: evaluate it, or train with another --out")
+        run.set_status("running")
+        return _go_on(run, run.config, console)
 
 
 def _go_on(run: RunFolder, config: Config, console: Console) -> Run:

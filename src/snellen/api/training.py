@@ -13,6 +13,7 @@ from snellen.api.using import Run
 from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import RunError
+from snellen.core.files import held
 from snellen.core.process import prepare_process
 from snellen.core.run import RunFolder
 
@@ -55,17 +56,18 @@ def train_run(
     config = anchored(config)
     made = make_plan(config, data.choice, data.survey, data.store)
     run = RunFolder.create(out or fresh_folder(f"{data.survey.name}-{made[0].model}"))
-    with removed_on_failure(run):
-        write_survey(run, config, data.survey, findings, summary)
-        if config.overlay is not None:
-            write_overlay(run.overlay, data.survey.name, data.survey.listing.changes)
-        session = begin(run, config, data, made, cache, console)
-    session.watch, session.should_stop = watch, should_stop
-    plan, by_network = session.plan, session.plan.probe == "features"
-    is_tiny = max(plan.preprocessing.input_size) <= TINY_SIDE
-    if config.test and (by_network or is_tiny):  # folds and trials are of the same images each time
-        session.on_features = partial(look_at_labels, run, data.survey, console, by_network=by_network)
-    return _finish(session, resuming=False, report=report)
+    with held(run.path):
+        with removed_on_failure(run):
+            write_survey(run, config, data.survey, findings, summary)
+            if config.overlay is not None:
+                write_overlay(run.overlay, data.survey.name, data.survey.listing.changes)
+            session = begin(run, config, data, made, cache, console)
+        session.watch, session.should_stop = watch, should_stop
+        plan, by_network = session.plan, session.plan.probe == "features"
+        is_tiny = max(plan.preprocessing.input_size) <= TINY_SIDE
+        if config.test and (by_network or is_tiny):  # folds and trials are of the same images each time
+            session.on_features = partial(look_at_labels, run, data.survey, console, by_network=by_network)
+        return _finish(session, resuming=False, report=report)
 
 
 def resume_run(
@@ -76,13 +78,21 @@ def resume_run(
     should_stop: StopQuestion | None = None,
     report: bool = True,
 ) -> Run:
-    """Go on with a stopped run, with its own settings. Raises RunError when it is done, or its data has changed."""
+    """Go on with a stopped run, with its own settings. Raises RunError when it is done, its data has changed, or
+    another process is at it."""
+    run = RunFolder.open(folder)
+    with held(folder):
+        return _gone_on(run, console, watch, should_stop, report)
+
+
+def _gone_on(
+    run: RunFolder, console: Console, watch: Sequence[Observer], should_stop: StopQuestion | None, report: bool
+) -> Run:
     prepare_process()
     from snellen.train.reading import as_planned, read_data
 
-    run = RunFolder.open(folder)
     run.sweep()
-    known = Run(folder)
+    folder, known = run.path, Run(run.path)
     if known.status == "done":
         if known.report.is_file() or not report:
             raise RunError(f"{folder} is done, there is nothing to resume: evaluate it, or train with another --out")

@@ -14,7 +14,7 @@ from snellen.core.config import Config
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, RunError, SnellenError
 from snellen.core.estimate import spoken
-from snellen.core.files import write_text
+from snellen.core.files import held, write_text
 from snellen.core.run import RunFolder
 from snellen.data.overlay import read_overlay, write_overlay
 from snellen.tasks.base import create_task
@@ -102,7 +102,8 @@ def tune(
         raise ConfigError("say what to train on: a folder of images, a table of labels, or sample:digits")
     else:
         folder = _begin(Config.of(data=str(data), **settings), list(search or DEFAULT_SPACE), out)
-    return _search(folder, trials, console)
+    with held(folder.path):
+        return _search(folder, trials, console)
 
 
 def _begin(config: Config, search: list[str], out: str | Path | None) -> RunFolder:
