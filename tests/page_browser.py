@@ -127,10 +127,17 @@ def chromium() -> Iterator[Browser]:
 
 @contextmanager
 def visiting(
-    browser: Browser, address: str, *, before: str = "", expected: tuple[str, ...] = (), **settings: Any
+    browser: Browser,
+    address: str,
+    path: str = "/",
+    *,
+    before: str = "",
+    expected: tuple[str, ...] = (),
+    **settings: Any,
 ) -> Iterator[Page]:
-    """The page at ``address`` in a fresh context, which may not say anything in the console but what is ``expected``,
-    open a dialog, break its own policy, or ask another server. ``before`` is a script that runs before its own."""
+    """The page at ``path`` of ``address`` in a fresh context, which may not say anything in the console but what is
+    ``expected``, open a dialog, break its own policy, or ask another server. ``before`` is a script that runs before
+    its own."""
     faults = list[str]()
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
     try:
@@ -142,7 +149,7 @@ def visiting(
         page.on("request", lambda request: faults.extend(_foreign(request.url, address)))
         if before:
             page.add_init_script(before)
-        page.goto(address)
+        page.goto(address + path)
         yield page
         faults = [fault for fault in faults if not fault.startswith(expected or "nothing")]
         assert not faults, faults

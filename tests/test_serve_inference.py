@@ -310,9 +310,10 @@ def test_files_in_json_are_base64(client: TestClient) -> None:
     assert (told["model_name"], told["model_version"], "id" in told) == ("shades", "1", False)
 
 
-def test_compressed_requests_are_refused(client: TestClient) -> None:
-    response = client.post("/v2/models/shades/infer", content=b"x", headers={"content-encoding": "gzip"})
-    assert response.status_code == 415
+@pytest.mark.parametrize("path", ["/v2/models/shades/infer", "/predict"])
+def test_compressed_requests_are_refused(client: TestClient, path: str) -> None:
+    response = client.post(path, params={"model": "shades"}, content=b"x", headers={"content-encoding": "gzip"})
+    assert response.status_code == 415 and "compressed" in response.json()["error"]
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5), st.text(max_size=10))

@@ -63,6 +63,11 @@ def test_address_of_this_machine_needs_no_token_and_others_get_a_fresh_one() -> 
         assert Address(host=host, token=TOKEN).access.token == TOKEN
 
 
+@pytest.mark.parametrize(("host", "told"), [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("192.168.1.7", "192.168.1.7")])
+def test_address_is_told_as_a_browser_of_this_machine_opens_it(host: str, told: str) -> None:
+    assert Address(host=host).url(80) == f"http://{told}:80/"
+
+
 @pytest.mark.parametrize(
     "token", ["short", "", "with blank", 'quote"quote', "umlaut-ä-umlaut", "line\nline-line", "semi;colon"]
 )
@@ -110,7 +115,12 @@ def test_own_names_are_answered_with_and_without_a_port() -> None:
 def test_pages_of_other_sites_are_refused_and_the_own_one_is_not(guarded: TestClient) -> None:
     bearer = {"authorization": f"Bearer {TOKEN}"}
     for origin in ("http://evil.example", "null", "http://[", f"http://{HOST}:99"):
+        for site in ("same-site", "cross-site", "none"):
+            asked = {**bearer, "origin": origin, "sec-fetch-site": site}
+            assert guarded.get("/models", headers=asked).status_code == 403
         assert guarded.get("/models", headers={**bearer, "origin": origin}).status_code == 403
+    behind_a_proxy = {**bearer, "origin": "https://eyes.example", "sec-fetch-site": "same-origin"}
+    assert guarded.get("/models", headers=behind_a_proxy).status_code == 200
     assert guarded.get("/models", headers={**bearer, "origin": f"http://{HOST}"}).status_code == 200
 
 
@@ -137,14 +147,15 @@ def test_wrong_token_is_refused(guarded: TestClient, given: str) -> None:
 
 def test_token_in_the_address_becomes_a_cookie_that_no_page_can_read(guarded: TestClient) -> None:
     welcome = guarded.get("/", params={"token": TOKEN}, follow_redirects=False)
-    assert (welcome.status_code, welcome.headers["location"]) == (303, "/")
+    assert (welcome.status_code, welcome.headers["location"]) == (303, "./")
     cookie = welcome.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie and "Path=/" in cookie
     guarded.cookies.clear()
     assert guarded.get("/models", headers={"cookie": cookie.partition(";")[0]}).status_code == 200
     elsewhere = {"host": f"{HOST}:8001"}
     assert guarded.get("/models", headers={"cookie": cookie.partition(";")[0], **elsewhere}).status_code == 401
-    assert guarded.get("/", params={"token": "wrong-token"}).status_code == 401
+    wrong = guarded.get("/", params={"token": "wrong-token"}, follow_redirects=False)
+    assert wrong.status_code == 303 and "set-cookie" not in wrong.headers
     assert guarded.get("/models", params={"token": TOKEN}).status_code == 401
 
 

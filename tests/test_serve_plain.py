@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from evil_images import encoded, exif, samples, scene
 from serve_cases import CLASSES, Shades, asking, photograph, plain, served
+from snellen.draw.palette import colour_of
 from snellen.predict.predictor import Predictor
 from snellen.serve.models import Served
 from snellen.serve.page_files import read_page
@@ -103,6 +104,19 @@ def test_damaged_form_is_refused(client: TestClient, kind: str) -> None:
     assert "form" in response.json()["error"]
 
 
+def test_file_that_curl_took_the_line_ends_out_of_is_told_how_to_be_sent(client: TestClient) -> None:
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    whole = photograph()
+    shortened = whole.translate(None, b"\0\r\n")  # what -d makes of it
+    answer, refused, text = (
+        client.post("/predict?model=classification", content=sent, headers=headers)
+        for sent in (whole, shortened, b"hello")
+    )
+    assert answer.status_code == 200
+    assert refused.status_code == 400 and "--data-binary" in refused.json()["error"]
+    assert text.status_code == 422
+
+
 def test_content_decides_what_a_file_is_not_its_type(client: TestClient) -> None:
     for kind in ("text/html", "application/x-www-form-urlencoded", "image/gif", "nonsense"):
         assert ask(client, plain(200), **{"content-type": kind})["label"] == "dark"
@@ -134,6 +148,14 @@ def test_cards_are_listed_with_what_can_be_explained() -> None:
     ]
 
 
+@pytest.mark.parametrize("task", ["detection", "segmentation", "regression"])
+def test_card_has_the_colours_of_the_pictures_where_an_answer_has_places(task: str) -> None:
+    with asking(served(shades=Shades(task))) as client:
+        (card,) = client.get("/models").json()["models"]
+    told = [tuple(bytes.fromhex(colour[1:])) for colour in card.get("colours", [])]
+    assert told == ([] if task == "regression" else [colour_of(i) for i in range(len(CLASSES))])
+
+
 def test_metrics_count_requests_by_route_not_by_path(client: TestClient) -> None:
     ask(client, plain(1))
     client.post("/predict?model=classification", content=b"no image")
@@ -146,13 +168,14 @@ def test_metrics_count_requests_by_route_not_by_path(client: TestClient) -> None
     assert re.search(r'snellen_decode_errors_total\{reason="refused"\} [1-9]', text)
     assert 'snellen_queue_images{model="classification"} 0.0' in text
     assert "snellen_batch_images_bucket" in text and "snellen_request_seconds_bucket" in text
+    assert 'snellen_request_seconds_bucket{le="60.0"' in text
 
 
 def test_page_and_its_files_are_served_and_nothing_else(client: TestClient) -> None:
     page = client.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
-    named = set(re.findall(r'(?:src|href)="(/[^"]+)"', page.text))
-    assert named and all(client.get(address).status_code == 200 for address in named)
+    named = set(re.findall(r'(?:src|href)="([^"]+)"', page.text))
+    assert named and all(client.get(f"/{address}").status_code == 200 for address in named)
     for name in ("../app.py", "%2e%2e%2fapp.py", "..%2f..%2fpy.typed", "%00", "index.html/", "__init__.py"):
         assert client.get(f"/page/{name}").status_code == 404, name
     assert {"index.html"} <= set(read_page())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,8 @@ from conftest import FinishedRun
 from serve_cases import asking, plain, post, received
 from snellen.api.serving import served
 from snellen.cli import run
+from snellen.core.errors import ConfigError
+from snellen.serve.server import listening_socket
 
 TESTS = Path(__file__).parent
 
@@ -210,7 +214,10 @@ def test_decoders_end_when_the_server_is_killed() -> None:
         (["nowhere"], "nowhere does not exist"),
         (["{run}", "{run}"], "two models are called 'run'"),
         (["{run}", "--port", "99999"], "port = 99999"),
-        (["{run}", "--port", "{taken}"], "port {taken} of 127.0.0.1 cannot be used"),
+        (
+            ["{run}", "--port", "{taken}"],
+            "port {taken} of 127.0.0.1 cannot be used (Address already in use): give another --port",
+        ),
         (["{run}", "--token", "x"], "a token has"),
         (["{run}", "--token", "long-enough", "--insecure"], "insecure"),
         (["{run}", "--max-batch", "0"], "max_batch = 0"),
@@ -232,6 +239,15 @@ def test_what_cannot_be_served_is_told_in_one_line(
     assert code == 2
     assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
     assert words.format(**filled) in captured.err
+
+
+def test_host_that_is_not_of_this_machine_is_told_apart_from_a_port_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(bound: socket.socket, address: Any) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    with pytest.raises(ConfigError, match="give another --host"):
+        listening_socket("127.0.0.1", 8000)
 
 
 def _children(parent: int) -> list[int]:

@@ -10,6 +10,7 @@ from snellen.core.errors import ConfigError
 
 _SHORTEST_TOKEN = 8
 _FRESH_TOKEN = 24  # bytes
+_OF_ALL = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}  # what stands for all addresses -> one for a browser
 _OWN_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
@@ -54,8 +55,14 @@ class Address:
         return Access(None if self.insecure else self.token or secrets.token_urlsafe(_FRESH_TOKEN))
 
     def url(self, port: int) -> str:
-        """``http://127.0.0.1:8000/``"""
-        return f"http://[{self.host}]:{port}/" if ":" in self.host else f"http://{self.host}:{port}/"
+        """``http://127.0.0.1:8000/``; on all addresses, as this machine itself reaches it."""
+        host = _OF_ALL.get(self.host, self.host)
+        return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+    @property
+    def is_of_all(self) -> bool:
+        """Whether it is all addresses of this machine."""
+        return self.host in _OF_ALL
 
 
 @dataclass(frozen=True, slots=True)

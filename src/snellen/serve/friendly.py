@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from snellen.core.geometry import Size
+from snellen.draw.palette import colour_of
 from snellen.serve.bodies import file_of
 from snellen.serve.guard import client_of
 from snellen.serve.refusal import Refusal
@@ -21,6 +22,7 @@ from snellen.serve.requests import Desk, flag, unless_gone
 from snellen.serve.service import PICTURE_SIDE, Service, Working
 
 _WEBP_QUALITY = 80
+_WITH_PLACES = frozenset(("detection", "instances", "segmentation"))
 
 
 class Friendly:
@@ -45,15 +47,7 @@ class Friendly:
         return Response(self._service.telemetry.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def models(self, request: Request) -> Response:
-        """The cards. ``explains``: whether /explain has an answer."""
-        return JSONResponse(
-            {
-                "models": [
-                    {**each.served.card, "name": each.name, "explains": each.served.explain is not None}
-                    for each in self._service.models
-                ]
-            }
-        )
+        return JSONResponse({"models": [_card(each) for each in self._service.models]})
 
     async def predict(self, request: Request) -> Response:
         working = self._service.model(request.query_params.get("model"))
@@ -83,6 +77,14 @@ class Friendly:
     async def _explained(self, working: Working, file: bytes, of: str | None) -> dict[str, Any]:
         picture, about = await self._service.explained(working, file, of)
         return {"picture": await self._service.describing(data_uri, picture), "about": about}
+
+
+def _card(working: Working) -> dict[str, Any]:
+    """What is told of a model. ``explains``: whether /explain has an answer; ``colours``: as its pictures have them."""
+    told = {**working.served.card, "name": working.name, "explains": working.served.explain is not None}
+    if working.served.task in _WITH_PLACES:
+        told["colours"] = ["#" + bytes(colour_of(i)).hex() for i in range(len(working.task.classes))]
+    return told
 
 
 def _worded(working: Working, target: Any, size: Size, pixels: np.ndarray | None) -> bytes:

@@ -61,7 +61,9 @@ class Guard:
         if self._access.hosts is not None and _name(host) not in self._access.hosts:
             return _error(421, "this server answers to this machine's own names only; see --host")
         origin = headers.get("origin")
-        if origin is not None and _origin_host(origin) != host.lower():
+        # Behind a proxy Host may be another name. What the browser itself says, no page can write.
+        own = headers.get("sec-fetch-site") == "same-origin"
+        if origin is not None and not own and _origin_host(origin) != host.lower():
             return _error(403, "pages of other sites may not ask this server")
         path = scope["path"]
         if self._access.token is None or path in _OPEN or path.startswith(_OPEN_BELOW) or self._knows(headers):
@@ -85,10 +87,9 @@ class Guard:
         given = Request(scope).query_params.get("token")
         if given is None:
             return None
-        if not self._is_token(given):
-            return _error(401, "this is not the token of this server")
-        response = Response(status_code=303, headers={"location": "/"})
-        response.set_cookie(_cookie(Headers(scope=scope)), given, httponly=True, samesite="strict")
+        response = Response(status_code=303, headers={"location": "./"})
+        if self._is_token(given):  # else the page asks for it
+            response.set_cookie(_cookie(Headers(scope=scope)), given, httponly=True, samesite="strict")
         return response
 
 

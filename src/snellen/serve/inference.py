@@ -108,8 +108,6 @@ class Inference:
 
     async def infer(self, request: Request) -> Response:
         working = self._model(request)
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refusal(415, "compressed requests are not taken: send it as it is")
         client = client_of(request)
         working.batcher.check_room(client)
         async with self._desk.taken(request) as body:

@@ -53,7 +53,8 @@ class Limits:
         for each in fields(self):
             value, least = getattr(self, each.name), 0 if each.name == "max_delay" else 1e-3
             if not least <= value <= _LARGEST:
-                raise ConfigError(f"{each.name} = {value} does not fit: give a number above 0")
+                fitting = "above 0" if least else "from 0 on"
+                raise ConfigError(f"{each.name} = {value} does not fit: give a number {fitting}")
         if self.queue < self.max_batch:
             raise ConfigError(
                 f"queue = {self.queue} is less than max_batch = {self.max_batch}, which then never fills: raise it, "

@@ -115,7 +115,7 @@ def _friendly(models: Sequence[str]) -> Json:
     contents: Json = {kind: {"schema": file} for kind in _IMAGE_TYPES}
     contents["multipart/form-data"] = {"schema": _object({"file": file})}
     image = {"required": True, "content": contents, "description": "One image file, or a form with one file part."}
-    refusals = ("400", "404", "408", "413", "422", "429", "500", "503")
+    refusals = ("400", "404", "408", "413", "415", "422", "429", "500", "503")
     asked = (
         (("predict", "What a model says of an image.", _reference("Answer")), [model, picture]),
         (("explain", "A picture of what the answer for an image rests on.", _explanation()), [model, explained]),
@@ -146,9 +146,15 @@ def _explanation() -> Json:
 
 
 def _card() -> Json:
-    properties = {"name": _TEXT, "task": _TEXT, "explains": {"type": "boolean"}, "classes": _list(_TEXT)}
+    properties = {
+        "name": _TEXT,
+        "task": _TEXT,
+        "explains": {"type": "boolean"},
+        "classes": _list(_TEXT),
+        "colours": _list(_TEXT, description="#rrggbb of each class, as pictures of answers have them."),
+    }
     return {
-        **_object(properties, optional=("classes",)),
+        **_object(properties, optional=("classes", "colours")),
         "description": "With metrics, findings, versions, preprocessing.",
     }
 
@@ -308,9 +314,9 @@ def _infer_response() -> Json:
 
 def _page(files: Iterable[str]) -> Json:
     html = {"text/html": {"schema": {"type": "string"}}}
-    token = _query("token", _TEXT, "Becomes a cookie, and the address one without it.")
-    page = _operation("A page to ask from.", html, "401", parameters=[token], security=[])
-    page["responses"]["303"] = {"description": "To the address without the token, which was right."}
+    token = _query("token", _TEXT, "The right one becomes a cookie; the address becomes one without it.")
+    page = _operation("A page to ask from.", html, parameters=[token], security=[])
+    page["responses"]["303"] = {"description": "To the address without the token, and with a cookie if it is right."}
     file = {"*/*": {"schema": _TEXT}}
     return {
         "/": {"get": page},

@@ -27,6 +27,8 @@ class Desk:
     @asynccontextmanager
     async def taken(self, request: Request) -> AsyncIterator[bytes]:
         """The body of a request that is one of few from its address, held until the block ends. Raises Refusal."""
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(415, "compressed requests are not taken: send it as it is")
         with self._clients.request(request), self._bodies.request() as hold:
             yield await read_body(request, self._limits, hold)
 

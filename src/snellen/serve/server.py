@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -35,7 +36,8 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         bound.close()
         told = getattr(error, "strerror", None) or error
-        raise ConfigError(f"port {port} of {host} cannot be used ({told}): give another --port") from None
+        other = "--host" if getattr(error, "errno", None) == errno.EADDRNOTAVAIL else "--port"
+        raise ConfigError(f"port {port} of {host} cannot be used ({told}): give another {other}") from None
     return bound
 
 

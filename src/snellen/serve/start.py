@@ -49,13 +49,13 @@ def _announce(models: Mapping[str, Served], address: Address, access: Access, po
         shown = ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
         console.say(f"{name}: {served.task} ({shown})")
     url = address.url(port)
-    if access.token is None:
-        console.say(f"Serving on {url}")
-        if not address.is_loopback:
-            console.say("Whoever reaches this address may ask: it was started as insecure.")
-        return
-    console.say(f"Serving on {url}?token={quote(access.token, safe='')}")
-    console.say(f"Programs send the header 'Authorization: Bearer {access.token}'.")
+    console.say(f"Serving on {url}" + (f"?token={quote(access.token, safe='')}" if access.token else ""))
+    if address.is_of_all:
+        console.say("From other machines it is reached by the name or an address of this one.")
+    if access.token:
+        console.say(f"Programs send the header 'Authorization: Bearer {access.token}'.")
+    elif not address.is_loopback:
+        console.say("Whoever reaches this address may ask: it was started as insecure.")
 
 
 @contextmanager

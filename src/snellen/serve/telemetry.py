@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+_SECONDS = (*Histogram.DEFAULT_BUCKETS[:-1], 30.0, 60.0)  # explanations and large photographs take more than 10
 _NANO = 10**9
 
 
@@ -80,7 +81,11 @@ class Telemetry:
             "snellen_requests", "Requests that were answered.", ["route", "method", "code"], registry=registry
         )
         self._seconds = Histogram(
-            "snellen_request_seconds", "From the head of a request to its answer.", ["route"], registry=registry
+            "snellen_request_seconds",
+            "From the head of a request to its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self._queue = Gauge(
             "snellen_queue_images", "Images taken in and not answered yet.", ["model"], registry=registry

@@ -2,7 +2,7 @@
 
 import { button, make, named, pictureOf } from "./dom.js";
 import { canDraw, Places } from "./places.js";
-import { amount, counted, percent, spoken } from "./words.js";
+import { amount, counted, listed, percent, shortList, spoken } from "./words.js";
 
 const FIRST = 5; // rows that are shown before "Show all"
 
@@ -13,7 +13,7 @@ export function inWords(answer) {
   if (answer.values) return values.join(", ");
   if (answer.label !== undefined) return `${spoken(answer.label)}, ${percent(answer.confidence)} sure`;
   if (answer.shares) return spoken(answer.text ?? answer.labels.join(", "), 200);
-  return answer.labels?.map((label) => spoken(label, 40)).join(", ") || "none of the labels";
+  return listed(answer.labels ?? []) || "none of the labels";
 }
 
 /** How high the answer will about be, in rem: kept free, so that nothing below it jumps when it arrives. */
@@ -41,7 +41,9 @@ function oneLabel(answer) {
 
 function anyLabels(answer) {
   const none = make("span", { class: "quiet" }, "none of the labels");
-  const chips = answer.labels.map((label) => make("span", { class: "chip" }, named(label)));
+  const { first, more } = shortList(answer.labels);
+  const chips = first.map((label) => make("span", { class: "chip" }, named(label)));
+  if (more) chips.push(make("span", { class: "sure" }, `and ${more} more`));
   const verdict = make("p", { class: chips.length ? "verdict chips" : "verdict" }, ...(chips.length ? chips : [none]));
   return [verdict, bars(rowsOf(answer.probabilities), "How likely it holds each label to be")];
 }
@@ -54,8 +56,7 @@ function shares(answer, view, model) {
       `covers ${percent(answer.shares[largest])}`));
   const sure = Number.isFinite(answer.confidence)
     ? make("p", { class: "quiet small" }, `On the average point it is ${percent(answer.confidence)} sure.`) : null;
-  const colour = (name) => model.colours && view.colours.get(name); // without the server's, others than its picture has
-  const rows = rowsOf(answer.shares).map(([name, share]) => [name, share, colour(name)]);
+  const rows = rowsOf(answer.shares).map(([name, share]) => [name, share, view.colours.get(name)]);
   return [verdict, bars(rows, "What share of the picture each takes"), sure];
 }
 
@@ -174,7 +175,9 @@ export class View {
     return this.map !== null;
   }
 
+  /** A canvas is given back now: browsers look for memory late, and phones have little for them. */
   remove() {
     this.places?.remove();
+    for (const canvas of this.node.querySelectorAll("canvas")) canvas.width = 0;
   }
 }

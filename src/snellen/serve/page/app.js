@@ -1,7 +1,7 @@
 // The page: pictures come in from anywhere, wait their turn, and their answers are shown.
 
 import { answerPieces, inWords, roomFor, View } from "./answers.js";
-import { ask, askPatiently, Cancelled, Trouble, useToken } from "./ask.js";
+import { ask, askPatiently, Cancelled, cancelled, hasToken, Trouble, useToken } from "./ask.js";
 import { offerCamera } from "./camera.js";
 import { cardPieces, leadPieces } from "./card.js";
 import { button, byId, make, named, say } from "./dom.js";
@@ -14,6 +14,7 @@ let models = [];
 let model = null; // the one that the next picture goes to
 let jobs = []; // newest first, as on the page
 let running = null;
+let explained = Promise.resolve(); // when the explanations so far are there: the server makes one at a time
 
 /** One picture on its way to an answer. */
 class Job {
@@ -57,7 +58,7 @@ class Job {
   }
 
   address(verb, more = "") {
-    return `/${verb}?model=${encodeURIComponent(this.model.name)}${more}`;
+    return `${verb}?model=${encodeURIComponent(this.model.name)}${more}`;
   }
 
   showProgress() {
@@ -89,7 +90,7 @@ class Job {
     const again = button("Try again", () => { this.wait(); work(); });
     this.show(...said, this.buttons(cancelled || trouble.passes ? again : null, this.removeButton()));
     say(`${spoken(this.file.name)}: ${cancelled ? "cancelled" : trouble.message}`, !cancelled);
-    if (trouble.status === 401) askForToken();
+    if (trouble.status === 401) askForToken(true);
   }
 
   /** Shows the map that explains the answer, or takes it away again. */
@@ -101,12 +102,18 @@ class Job {
     }
     if (this.work) return this.cancel();
     this.work = new AbortController();
+    const { signal } = this.work;
     pressed.textContent = "Cancel";
-    try {
+    this.why.textContent = "Waiting for the explanation before it";
+    this.why.hidden = false;
+    const answer = explained.then(() => {
+      if (signal.aborted) throw new Cancelled();
       this.why.textContent = "The model looks at it again, with parts of it hidden. That can take a minute.";
-      this.why.hidden = false;
-      const asked = { file: this.file, signal: this.work.signal };
-      const { picture, about } = await askPatiently(this.address("explain"), asked);
+      return askPatiently(this.address("explain"), { file: this.file, signal });
+    });
+    explained = answer.catch(() => {});
+    try {
+      const { picture, about } = await Promise.race([answer, cancelled(signal)]);
       pressed.setAttribute("aria-pressed", String(this.view.explain(picture)));
       this.why.textContent = about;
       say(about);
@@ -264,24 +271,32 @@ function listen() {
 
 function choose(index) {
   model = models[index];
+  byId("model").selectedIndex = index;
+  if (models.length > 1) history.replaceState(null, "", `#${new URLSearchParams({ model: model.name })}`);
   byId("lead").replaceChildren(...leadPieces(model));
   byId("card-body").replaceChildren(...cardPieces(model));
   document.title = `${model.name}: Snellen`;
 }
 
-function askForToken() {
+function askForToken(wrong) {
+  const trouble = wrong ? "The token that was given is not the one of this server." : "";
   byId("main").hidden = true;
   byId("token-form").hidden = false;
+  byId("token-trouble").textContent = trouble;
+  byId("token-trouble").hidden = !wrong;
+  byId("token").setAttribute("aria-invalid", String(wrong));
   byId("token").focus();
+  byId("token").select();
+  if (wrong) say(trouble, true);
 }
 
 async function start() {
   for (const id of ["main", "token-form", "no-models"]) byId(id).hidden = true;
   try {
-    ({ models } = await ask("/models"));
+    ({ models } = await ask("models"));
     if (!models?.length) throw new Trouble(200, "It serves no model.");
   } catch (trouble) {
-    if (trouble.status === 401) return askForToken();
+    if (trouble.status === 401) return askForToken(hasToken());
     byId("no-models-reason").textContent = trouble.status === 200 ? trouble.detail : trouble.message;
     byId("no-models").hidden = false;
     return say(byId("no-models-reason").textContent, true);
@@ -289,14 +304,21 @@ async function start() {
   byId("model").replaceChildren(...models.map(({ name }) => make("option", {}, spoken(name, 60))));
   byId("chooser").hidden = models.length < 2;
   byId("main").hidden = false;
-  return choose(Math.max(0, models.indexOf(models.find(({ name }) => name === model?.name))));
+  const wanted = model?.name ?? new URLSearchParams(location.hash.slice(1)).get("model");
+  return choose(Math.max(0, models.findIndex(({ name }) => name === wanted)));
+}
+
+/** What was pressed is gone: the keyboard goes on at the first button. */
+async function startAgain() {
+  await start();
+  if (!byId("main").hidden) byId("choose").focus();
 }
 
 listen();
-byId("again").addEventListener("click", start);
+byId("again").addEventListener("click", startAgain);
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useToken(byId("token").value);
-  start();
+  startAgain();
 });
 start();

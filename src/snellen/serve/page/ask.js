@@ -19,10 +19,13 @@ const LOST = "It may have been stopped, the connection may be down, or the file 
 
 let token = sessionStorage.getItem("token") ?? "";
 
+/** What a header cannot carry is no token of any server, and is sent as a wrong one. */
 export function useToken(text) {
-  token = text;
-  sessionStorage.setItem("token", text);
+  token = text.trim().replace(/[^!-~]/gu, "?");
+  sessionStorage.setItem("token", token);
 }
+
+export const hasToken = () => token !== "";
 
 /**
  * Why there is no answer: a title, the server's own words, and the HTTP status (0: none came back).
@@ -90,5 +93,12 @@ function pause(seconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, 1000 * seconds);
     signal?.addEventListener("abort", () => { clearTimeout(timer); reject(new Cancelled()); }, { once: true });
+  });
+}
+
+/** Never resolves; rejects with Cancelled when `signal` is aborted. */
+export function cancelled(signal) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(new Cancelled()), { once: true });
   });
 }

@@ -5,13 +5,11 @@ import { make, makeSvg } from "./dom.js";
 const LARGEST = 1600; // pixels of the longer side that are kept of a picture: fifty million would fill a phone's memory
 const LETTERS = 12; // CSS pixels of the names
 const OPACITY = 115; // of 255, of an object's colour
-// Told apart with any colour vision (Okabe & Ito 2008), where the server does not say its own.
-const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"];
+const UNTOLD = "#e69f00";
 
-/** The colour of each class: the server's, or seven that come again. */
-export function coloursOf(model) {
-  const told = model.colours ?? [];
-  return new Map((model.classes ?? []).map((name, i) => [name, told[i] ?? COLOURS[i % COLOURS.length]]));
+/** The colour of each class, as the server draws it. */
+export function coloursOf({ classes = [], colours = [] }) {
+  return new Map(classes.map((name, i) => [name, colours[i] ?? UNTOLD]));
 }
 
 /** `file` as {node, width, height}, upright; null where this browser cannot read it. The size is the file's own. */
@@ -73,7 +71,7 @@ export class Places {
     const lines = [];
     const names = [];
     for (const { label, confidence, box: [x0, y0, x1, y1], segmentation } of this.objects) {
-      const colour = this.colours.get(label) ?? COLOURS[0];
+      const colour = this.colours.get(label) ?? UNTOLD;
       const place = { x: x0, y: y0, width: Math.max(0, x1 - x0), height: Math.max(0, y1 - y0) };
       if (!segmentation) {
         lines.push(makeSvg("rect", { ...place, class: "box-ground" }));
@@ -111,7 +109,7 @@ export class Places {
     const pixels = pen.createImageData(width, height);
     for (const each of [...objects].reverse()) { // the surest lie in front
       const mask = spread(each.segmentation, width, height);
-      colourIn(pixels.data, mask, width, height, this.colours.get(each.label) ?? COLOURS[0]);
+      colourIn(pixels.data, mask, width, height, this.colours.get(each.label) ?? UNTOLD);
     }
     pen.putImageData(pixels, 0, 0);
   }

@@ -115,10 +115,18 @@ export function spoken(name, longest = 80) {
   return letters.length > longest ? `${letters.slice(0, longest).join("")}…` : String(name);
 }
 
-/** `3 RBC, 1 WBC` */
+/** `3 RBC, 1 WBC`; of many kinds the most frequent, and how many others. */
 export function counted(objects) {
   const counts = new Map();
   for (const { label } of objects) counts.set(label, (counts.get(label) ?? 0) + 1);
-  const order = [...counts].sort((one, other) => other[1] - one[1]);
-  return order.map(([label, count]) => `${count} ${spoken(label, 40)}`).join(", ") || "nothing";
+  const { first, more } = shortList([...counts].sort((one, other) => other[1] - one[1]));
+  const others = objects.length - first.reduce((sum, [, count]) => sum + count, 0);
+  const told = first.map(([label, count]) => `${count} ${spoken(label, 40)}`);
+  return [...told, ...(more ? [`${others} of ${more} other kinds`] : [])].join(", ") || "nothing";
+}
+
+/** `ants, dark`; of many the first, and how many more. */
+export function listed(labels) {
+  const { first, more } = shortList(labels);
+  return [...first.map((label) => spoken(label, 40)), ...(more ? [`${more} more`] : [])].join(", ");
 }
