@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 from export_cases import ALL_TASKS, CLASSES, a_model, about, images_in, records_of
 from serve_cases import asking
+from snellen.api.exporting import verify
 from snellen.api.serving import served
 from snellen.core.console import Console
 from snellen.core.errors import ConfigError, DataError, ExportError, RunError
@@ -119,6 +120,8 @@ def lone_file_tells_everything_and_forty_lines_reproduce_the_predictions(exporte
             other = [each for each in other if any(not close(mine, each) for mine in brief)]
         assert close(brief, other) == ""
     assert open_artifact(lone, threads=1).manifest.to_text() == exported.manifest.to_text()
+    bare = subprocess.run([sys.executable, str(script), str(lone)], capture_output=True, text=True, timeout=120)
+    assert bare.returncode == 1 and bare.stderr.strip().endswith("python predict.py model.onnx photo.jpg ...")
 
 
 def server_answers_from_the_artifact_as_the_network_does(exported: Exported) -> None:
@@ -144,6 +147,8 @@ def changed_files_are_noticed(exported: Exported) -> None:
     Image.fromarray(255 - decode(golden)).save(golden)
     wrong = verify_folder(copy, quiet())
     assert f"golden/{golden.name} was changed" in wrong and any(line.startswith(golden.name) for line in wrong)
+    (copy / "manifest.json").write_text("{")
+    assert "manifest.json was changed" in verify_folder(copy, quiet())
 
 
 def is_opened_and_verified_without_torch(exported: Exported) -> None:
@@ -285,6 +290,12 @@ def test_what_is_no_artifact_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text('{"version": 99}')
     with pytest.raises(RunError, match=r"newer than the 1 .* update Snellen"):
         open_artifact(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "words"), [("missing", "does not exist"), ("", "is no artifact")])
+def test_only_an_artifact_is_verified(name: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"{words}: give the folder that 'snellen export' wrote"):
+        verify(tmp_path / name)
 
 
 def test_damage_is_said_in_a_line_and_a_pickle_is_not_opened(tmp_path: Path) -> None:

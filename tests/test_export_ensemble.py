@@ -27,12 +27,13 @@ from snellen.export.artifact import ArtifactAnswering
 from snellen.export.formats import FORMATS
 from snellen.export.graph import Graph
 from snellen.export.members import check_members, plan_of, told_members
+from snellen.export.quantization import attempts
 from snellen.export.reference import Reference
 from snellen.export.runtimes import session
 from snellen.export.stages import which_differs
 from snellen.nn.detection.suppression_graph import suppressed
 from snellen.nn.placing import placed
-from snellen.tasks.base import create_task
+from snellen.tasks.base import Difference, create_task
 from snellen.tasks.loading import LoadedModel
 
 OTHER_ORDER = (CLASSES[2], CLASSES[0], CLASSES[1])
@@ -75,22 +76,44 @@ def quiet() -> Console:
     return Console(io.StringIO())
 
 
-def test_maps_of_several_networks_come_out_of_a_runtime_as_they_do_together(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def maps() -> tuple[Ensemble, Any, dict[str, str]]:
+    """Traced once, since it takes seconds."""
     model = together("segmentation")
+    return model, *FORMATS["onnx"].build(model)
+
+
+def decided(model: Ensemble, graph: Any, folder: Path) -> list[Difference]:
+    """How far a graph in a runtime is from the networks, image by image."""
     told = replace(
         about(model.members[0]), plan=plan_of(model), members=told_members(model), decision=model.task.decision
     )
-    graph, outputs = FORMATS["onnx"].build(model)
-    list(FORMATS["onnx"].save(graph, tmp_path / "model.onnx", "fp32", []))
-    artifact = ArtifactAnswering(told, session(tmp_path / "model.onnx", "onnx", threads=1))
-    seen = [decode(path) for path in images_in(tmp_path / "images", 6)]
+    list(FORMATS["onnx"].save(graph, folder / "model.onnx", "fp32", []))
+    artifact = ArtifactAnswering(told, session(folder / "model.onnx", "onnx", threads=1))
+    seen = [decode(path) for path in images_in(folder / "images", 6)]
     ours, theirs = (
         each.decide([each.prepare(image, (image.shape[1], image.shape[0])) for image in seen])
         for each in (model, artifact)
     )
-    apart = [artifact.task.difference(*pair) for pair in zip(ours, theirs, strict=True)]
+    return [artifact.task.difference(*pair) for pair in zip(ours, theirs, strict=True)]
+
+
+def test_maps_of_several_networks_come_out_of_a_runtime_as_they_do_together(maps: Any, tmp_path: Path) -> None:
+    model, graph, outputs = maps
+    apart = decided(model, graph, tmp_path)
     assert sum(each.different for each in apart) == 0 and max(each.apart for each in apart) < 1e-4
     assert set(outputs) == {"classes", "confidence"}
+
+
+def test_8_bits_are_for_several_networks_as_for_one(maps: Any, tmp_path: Path) -> None:
+    """All but the last layer of each is quantised."""
+    model, graph, _ = maps
+    quantised, left_out = next(attempts(graph, images_in(tmp_path / "learnt", 6, seed=1)))
+    layers = [node.input[0] for node in quantised.graph.node if node.op_type == "Conv"]
+    assert left_out == () and sum(name.endswith("DequantizeLinear_Output") for name in layers) == 2
+    apart = decided(model, quantised, tmp_path)
+    assert 1e-5 < max(each.apart for each in apart) < 0.05
+    assert sum(each.different for each in apart) < 0.02 * sum(each.decisions for each in apart)
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel", "regression", "segmentation"])
@@ -131,10 +154,11 @@ def test_what_no_graph_joins_is_refused_with_what_to_do() -> None:
     votes = together("classification").joined("vote")
     with pytest.raises(ConfigError, match=r"way = vote counts .* way = mean or weighted, or a soup"):
         check_members(votes)
+    masks = Ensemble([a_model("instances"), a_model("instances", seed=1)])
+    with pytest.raises(ConfigError, match=r"instances votes about the pixels .* export a member, or a soup"):
+        check_members(masks)
     boxes = Ensemble([a_model("detection"), a_model("detection", seed=1)])
-    with pytest.raises(ConfigError, match=r"detection fuses objects .* export a member, or a soup"):
-        check_members(boxes)
-    for model in (votes.joined("mean"), a_model("detection")):
+    for model in (votes.joined("mean"), a_model("detection"), boxes, boxes.joined("weighted", (1.0, 2.0))):
         check_members(model)
 
 

@@ -56,7 +56,7 @@ def _networks(manifest: Manifest) -> str:
 
 
 def _members(manifest: Manifest) -> list[str]:
-    """What the answers are the mean of."""
+    """What the answers are made of."""
     if not manifest.members:
         return []
     told = [
@@ -64,7 +64,8 @@ def _members(manifest: Manifest) -> list[str]:
         f"{100 * each['weight']:.0f} %"
         for each in manifest.members
     ]
-    return [f"The weighted mean of {len(told)} networks, each with an input of its own:", "", *told, ""]
+    joined = "Boxes fused by weight, of" if manifest.plan.task == "detection" else "The weighted mean of"
+    return [f"{joined} {len(told)} networks, each with an input of its own:", "", *told, ""]
 
 
 def _weights(manifest: Manifest) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from snellen.data.warp import FILL
-from snellen.export.members import Model, members_of, weights_of
+from snellen.export.members import Model, graph_answers, members_of
 from snellen.nn.detection.suppression_graph import Suppress, Suppressing
 from snellen.nn.folding import for_a_graph
 from snellen.nn.placing import Placing, placed
@@ -18,7 +18,7 @@ class Graph(nn.Module):
 
     Resize, normalisation, network with its batch norms folded, decoding and suppression; answers are in the pixels of
     the images. ``suppress`` is non-maximum suppression as the runtime has it. Several members have a placing and a
-    network each, and their answers are joined as ``Task.decode_together`` does.
+    network each, and their answers are joined as the ensemble joins them.
     """
 
     def __init__(self, model: Model, suppress: Suppress) -> None:
@@ -30,10 +30,10 @@ class Graph(nn.Module):
             if isinstance(part, Suppressing):
                 part.suppress = suppress
         self._preprocessings = [member.plan.preprocessing for member in members]
-        self._task, self._weights, self._suppress = model.task, weights_of(model), suppress
+        self._model, self._suppress = model, suppress
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         pairs = zip(self.placings, self.networks, strict=True)
         outputs: list[Any] = [network(placing(image)) for placing, network in pairs]
         where = [placed(image.shape[2], image.shape[1], how) for how in self._preprocessings]
-        return self._task.graph_answers_together(outputs, where, self._suppress, self._weights)
+        return graph_answers(self._model, outputs, where, self._suppress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snellen.core.errors import ConfigError
 from snellen.core.plan import Plan
@@ -12,6 +12,13 @@ from snellen.ensemble.together import Ensemble
 from snellen.predict.answering import Answering, NetworkAnswering
 from snellen.tasks.base import shares_of
 from snellen.tasks.loading import LoadedModel
+from snellen.tasks.objects.task import ObjectTask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from snellen.nn.detection.suppression_graph import Suppress
+    from snellen.nn.placing import Placed
 
 Model = LoadedModel | Ensemble
 
@@ -22,16 +29,27 @@ def members_of(model: Model) -> Sequence[LoadedModel]:
     return model.members if isinstance(model, Ensemble) else (model,)
 
 
-def weights_of(model: Model) -> Sequence[float]:
-    """What each member counts; empty: all alike."""
-    return model.weights if isinstance(model, Ensemble) else ()
-
-
 def plan_of(model: Model) -> Plan:
     """``Manifest.plan``."""
     if not isinstance(model, Ensemble):
         return model.plan
     return replace(model.members[0].plan, preprocessing=model.preprocessing)
+
+
+def graph_answers(
+    model: Model, outputs: Sequence[Any], placed: Sequence[Placed], suppress: Suppress
+) -> dict[str, Tensor]:
+    """What the raw outputs of the members say of a batch: in a graph what ``Ensemble.settle`` is without.
+
+    placed  how images became the input of each member
+    """
+    if not isinstance(model, Ensemble):
+        return model.task.graph_answers(outputs[0], placed[0], suppress)
+    if isinstance(model.task, ObjectTask):  # each member finds objects by its own rules
+        every = zip(model.members, outputs, placed, strict=True)
+        found = [member.task.graph_answers(each, where, suppress) for member, each, where in every]
+        return model.task.graph_fused(found, outputs[0].shape[0], model.weights)
+    return model.task.graph_answers_together(outputs, placed, suppress, model.weights)
 
 
 def answering_of(model: Model) -> Answering:
@@ -72,8 +90,8 @@ def check_members(model: Model) -> None:
             f"an ensemble by way = {model.way} counts what its members decide, which no graph is verified to do: make "
             "one by way = mean or weighted, or a soup"
         )
-    if model.task.dense and model.task.name != "segmentation":
+    if isinstance(model.task, ObjectTask) and not model.task.fused_in_graphs:
         raise ConfigError(
-            f"an ensemble for {model.task.name} fuses objects one after the other, which no graph does: export a "
+            f"an ensemble for {model.task.name} votes about the pixels of each object, which no graph does: export a "
             "member, or a soup of them (snellen ensemble --way soup)"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from snellen.export.faults import Fault, is_one, right
-from snellen.export.members import Model, answering_of, members_of, weights_of
+from snellen.export.members import Model, answering_of, graph_answers, members_of
 from snellen.export.runtimes import Answers
 from snellen.nn.detection.suppression_graph import suppressed
 from snellen.nn.folding import for_inference
@@ -41,8 +41,7 @@ class Reference:
             told = []
             for i, image in enumerate(images):
                 where = [placed(image.shape[1], image.shape[0], how) for how in self.preprocessings]
-                of_one, weights = [_of_one(each, i) for each in outputs], weights_of(self.model)
-                said = self.task.graph_answers_together(of_one, where, suppressed, weights)
+                said = graph_answers(self.model, [_of_one(each, i) for each in outputs], where, suppressed)
                 told.append({name: values.cpu().numpy() for name, values in said.items()})
         return told
 

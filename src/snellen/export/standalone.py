@@ -16,14 +16,14 @@ def pixels_of(path: str) -> np.ndarray:
         image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         sys.exit(f"{path} has 32 bits a pixel, which may mean any range: save it with 8 or 16")
-    on_white = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.asarray(on_white.convert("RGB"))
+    return np.array(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB"))
 
 
-session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+_, model, *paths = sys.argv if len(sys.argv) > 2 else sys.exit(__doc__)
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 use = json.loads(session.get_modelmeta().custom_metadata_map["snellen"])["use"]
 names, classes = [output.name for output in session.get_outputs()], use["classes"]
-for path in sys.argv[2:]:
+for path in paths:
     said = dict(zip(names, session.run(names, {"image": pixels_of(path)[None]})))
     if use["task"] in ("detection", "instances"):
         shown = said["scores"] >= np.array(use["thresholds"], np.float32)[said["labels"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from snellen.core.console import Console
-from snellen.core.errors import RunError
+from snellen.core.errors import RunError, SnellenError
 from snellen.core.files import sha256_of_file
 from snellen.export import goldens
 from snellen.export.artifact import MANIFEST, open_artifact
@@ -18,7 +18,12 @@ def verify_folder(path: Path, console: Console) -> list[str]:
     if path.is_file():
         raise RunError(f"{path} is a lone model, and what it must say lies beside it: give the folder it came in")
     wrong = changed_files(path)
-    artifact = open_artifact(path)
+    try:
+        artifact = open_artifact(path)
+    except SnellenError as error:
+        if not wrong:
+            raise
+        return [*wrong, str(error)]
     proof = goldens.read(path)
     tolerance = goldens.FP32 if artifact.manifest.precision == "fp32" else goldens.LOOSE
     with console.progress("Checking goldens", len(proof)) as advance:

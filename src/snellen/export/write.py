@@ -30,6 +30,7 @@ from snellen.export.runtimes import not_installed, session
 from snellen.export.verify import SUMS
 
 _GOLDEN_CANDIDATES = 24
+_BLAMED = 3  # images that tell which stage differs, of those that something differs in
 _PACKAGES = ("snellen", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "numpy", "pillow")
 
 
@@ -65,14 +66,16 @@ def export_model(
             console.say(f"Quantising by {len(learnt)} training images")
         saved = kind.save(graph, file, about.precision, [record.path for record in learnt])
         compare = partial(verification.compare, reference, console=console)
+        trying = partial(compare, records=tried, split="train")
+        artifact, left_out = _chosen(saved, file, about, trying, console)
+        verified = compare(artifact, judged, split)
         try:
-            artifact, left_out = _chosen(saved, file, about, partial(compare, records=tried, split="train"), console)
-            verified = compare(artifact, judged, split)
             verification.check(verified, about.precision)
         except ExportError as error:
             if about.precision != "fp32":
                 raise
-            images = [decode(record.path) for record in judged[:3]]
+            odd = [judged[i] for i in verified.odd] or judged
+            images = [decode(record.path) for record in odd[:_BLAMED]]
             raise ExportError(f"{error}; {kind.blame(reference, graph, images)}") from None
         console.say(f"Verified {verified.sentence()}")
         proof, unnoticed = _goldens(reference, artifact, judged)

@@ -87,7 +87,10 @@ def axes(width: int, height: int, preprocessing: Preprocessing) -> tuple[Axis, A
 
 
 def _between(least: int, length: int, most: int) -> int:
-    return torch.sym_max(torch.sym_min(length, most), least)  # type: ignore[return-value]
+    """``max(least, min(length, most))``, without the minimum: onnxscript 0.7 makes one ``Clip`` of the two, and where
+    there are two of the same length, one of them loses its limits."""
+    beyond = torch.sym_max(length - most, 0)
+    return torch.sym_max(length - beyond, least)  # type: ignore[return-value]
 
 
 class Placing(nn.Module):

@@ -109,9 +109,18 @@ def objects_in(chosen: Chosen, placed: Placed) -> tuple[dict[str, Tensor], Chose
 
 
 def mask_logits(coefficients: Tensor, prototypes: Tensor, image: Tensor) -> Tensor:
-    """What coefficients [m, K] make of the prototypes [n, K, h', w'] of their images -> float32 [m, h', w']."""
-    every = torch.matmul(coefficients.float()[None], prototypes.float().flatten(2))
-    own = every[image, torch.arange(image.shape[0], device=image.device)]
+    """What coefficients [m, K] make of the prototypes [n, K, h', w'] of their images -> float32 [m, h', w'].
+
+    ``image`` int64 [m], in rising order. All images are asked for as many masks as the fullest has: with every object
+    held against all prototypes, memory would grow with the square of the batch (16 images of 100: 2.6 GB for 160 MB).
+    """
+    images = torch.arange(prototypes.shape[0], device=image.device)[:, None]
+    order = torch.arange(image.shape[0], device=image.device)
+    first, count = (image < images).sum(1), (image == images).sum(1)
+    rank = (order < count[:, None]).any(0).nonzero().squeeze(1)
+    asked = (first[:, None] + rank).clamp_max(image.shape[0] - 1)
+    every = torch.matmul(coefficients.float()[asked], prototypes.float().flatten(2))
+    own = every[image, order - first[image]]
     return own.reshape(-1, prototypes.shape[2], prototypes.shape[3])
 
 

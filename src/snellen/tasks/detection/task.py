@@ -34,6 +34,7 @@ class Detection(ObjectTask[Boxes]):
     kind = Boxes
     answers = "Boxes"
     most = 300
+    fused_in_graphs = True
     architectures = tuple(ARCHITECTURES)
 
     def configured(self, plan: Plan) -> Detection:

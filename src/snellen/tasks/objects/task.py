@@ -52,11 +52,14 @@ class ObjectTask(Task[ObjectsT]):
     kind     the type of the targets
     answers  what is found, in the plural, where a sentence begins with it
     most     objects found in an image
+    fused_in_graphs  whether a graph joins what several models have found: boxes, but not masks, which are voted about
+                     in the pixels of each image
     """
 
     kind: type[ObjectsT]
     answers: ClassVar[str] = "Objects"
     most: ClassVar[int]
+    fused_in_graphs: ClassVar[bool] = False
     loss_names = (USUAL_LOSS, *SCORES, *BOXES)
     dense = True
     settings = frozenset({"mosaic", "nms", "nms_iou", "loss_weights"})
@@ -152,16 +155,32 @@ class ObjectTask(Task[ObjectsT]):
         counted = [(each, share) for each, share in zip(found, shares, strict=True) if share > 0]
         if len(counted) == 1:
             return counted[0][0]
-        kind, iou = self._nms
-        thinned_out = kind in ("per class", "agnostic")
         images = []
         for each in zip(*(predictions for predictions, _ in counted), strict=True):
             seen = Sightings.of(each, [share for _, share in counted])
-            # What suppression let stand beside each other in one view are two objects in all of them. The mean of their
-            # boxes wanders, so a little more is asked; at less, weak boxes beside an object drag its score down.
-            same = max(iou + _APART, SAME_OBJECT) if thinned_out else SAME_OBJECT
-            images.append(self.fused_of(each, seen, fuse(seen, iou=same, agnostic=kind == "agnostic", most=self.most)))
+            images.append(self.fused_of(each, seen, fuse(seen, **self._fusion)))
         return images
+
+    @property
+    def _fusion(self) -> dict[str, Any]:
+        """How ``fuse`` is to be asked."""
+        kind, iou = self._nms
+        # What suppression let stand beside each other in one view are two objects in all of them. The mean of their
+        # boxes wanders, so a little more is asked; at less, weak boxes beside an object drag its score down.
+        same = max(iou + _APART, SAME_OBJECT) if kind in ("per class", "agnostic") else SAME_OBJECT
+        return {"iou": same, "agnostic": kind == "agnostic", "most": self.most}
+
+    def graph_fused(
+        self, found: Sequence[dict[str, Tensor]], num_images: int, weights: Sequence[float] = ()
+    ) -> dict[str, Tensor]:
+        """As ``fused``, of what ``graph_answers`` told of the same images; where ``fused_in_graphs``."""
+        from snellen.nn.detection.fusion_graph import fused_together
+
+        shares = shares_of(weights, len(found))
+        counted = [(each, share) for each, share in zip(found, shares, strict=True) if share > 0]
+        if len(counted) == 1:
+            return counted[0][0]
+        return fused_together(*zip(*counted, strict=True), num_images=num_images, **self._fusion)
 
     @abstractmethod
     def fused_of(self, found: Sequence[ObjectsT], seen: Sightings, fused: Fused) -> ObjectsT:
