@@ -201,6 +201,23 @@ def test_help_names_the_choices_and_the_defaults() -> None:
     assert "as 70/15/15. Default: 70/15/15." in flat
 
 
+def test_help_of_predict_names_all_that_answers() -> None:
+    _, out, _ = called(["predict", "--help"])
+    assert "The folder that 'snellen train', 'ensemble' or 'export' wrote." in re.sub(r"[\s│]+", " ", out)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [(["a is missing"], "verified: a is missing"), (["a", "b"], "verified: 2 differences, the first: a")],
+)
+def test_differences_of_an_artifact_are_counted_where_there_are_several(
+    wrong: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snellen.api.exporting.verify", lambda *_, **__: wrong)
+    code, _, err = called(["verify", "artifact"])
+    assert code == 1 and words in err
+
+
 def test_version_is_that_of_the_package() -> None:
     from importlib.metadata import version
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from predict_cases import Eyes
-from snellen.core.errors import ConfigError, DataError
+from snellen.core.errors import ConfigError, DataError, ImageError
 from snellen.predict.images import ImageFile, SourceImage, shared_stems
 from snellen.predict.predictor import Predictor
 from snellen.predict.sources import Images
@@ -38,9 +38,17 @@ def test_a_folder_is_the_images_in_it_in_the_order_of_their_paths(tmp_path: Path
     (tmp_path / "round").symlink_to(tmp_path)
     (tmp_path / "link.jpg").symlink_to(tmp_path / "b.jpg")
     (tmp_path / "lost.jpg").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "round.jpg").symlink_to(tmp_path)
     found = names_of(tmp_path)
-    assert found == [str(path) for path in sorted(tmp_path / name for name in (*names, "link.jpg"))]
-    assert Images([tmp_path]).total == len(names) + 1
+    assert found == [str(path) for path in sorted(tmp_path / name for name in (*names, "link.jpg", "lost.jpg"))]
+    assert Images([tmp_path]).total == len(names) + 2
+
+
+def test_an_image_of_a_folder_that_is_a_link_to_nowhere_is_told_and_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "lost.jpg").symlink_to(tmp_path / "nowhere")
+    [lost] = Images([tmp_path])
+    with pytest.raises(ImageError, match="lost"):
+        lost.read()
 
 
 def test_a_folder_is_named_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

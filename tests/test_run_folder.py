@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from snellen.api.places import check_place
 from snellen.core.checkpoint import Checkpoint, load_tensors, save_tensors
 from snellen.core.config import Config
 from snellen.core.errors import ConfigError, RunError, StorageError
@@ -223,6 +224,14 @@ def test_what_is_there_is_never_overwritten(taken: str, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists and is never overwritten: choose another --out"):
         RunFolder.create(path)
     assert (sorted(path.rglob("*")) if path.is_dir() else path.read_text()) == before
+
+
+def test_going_on_is_advised_only_where_the_verb_can(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(RunError, match=r"choose another --out$"):
+        check_place(tmp_path)
+    with pytest.raises(RunError, match=r"choose another --out, or --resume it$"):
+        check_place(tmp_path, resumable=True)
 
 
 @pytest.mark.parametrize(

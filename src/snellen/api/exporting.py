@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snellen.api.opening import is_exported
 from snellen.api.places import cache_of, check_place, fresh_folder
 from snellen.api.using import Run
 from snellen.core.config import Config
@@ -57,8 +58,8 @@ def export(
     """A run's model as a folder that runs elsewhere: ``to`` onnx, openvino or torch.
 
     It is run on the validation images and must decide as the network does; else ExportError, and nothing is written.
-    The networks of an ensemble, or of a cross-validation, are one graph where their answers are a mean, and not about
-    objects.
+    The networks of an ensemble, or of a cross-validation, are one graph where their answers are a mean, or boxes that
+    are fused.
 
     precision  fp32, or int8 by static quantisation, which may lose 0.003 of the headline metric and no more
     data       labelled images to verify on, where those of the run are gone; ``images`` as for training
@@ -93,9 +94,14 @@ def verify(artifact: str | Path, *, console: Console | None = None) -> list[str]
     Needs no torch for onnx and openvino. Raises RunError for what is no artifact, ConfigError when the runtime is not
     installed.
     """
-    from snellen.export.verify import verify_folder
+    from snellen.export.verify import SUMS, verify_folder
 
-    return verify_folder(Path(artifact), console or Console())
+    path = Path(artifact)
+    if not path.exists():
+        raise RunError(f"{path} does not exist: give the folder that 'snellen export' wrote")
+    if path.is_dir() and not is_exported(path) and not (path / SUMS).is_file():
+        raise RunError(f"{path} is no artifact: give the folder that 'snellen export' wrote")
+    return verify_folder(path, console or Console())
 
 
 def _model_of(folder: RunFolder) -> Model:

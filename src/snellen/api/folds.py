@@ -27,7 +27,7 @@ def train_folds(config: Config, out: Path | None, console: Console) -> Run:
     Repeats train them again, in ``out``/repeat-2/fold-1 and so on, with the next seed: other folds, other weights.
     After Ctrl-C the run is returned with the status 'stopped'. Raises SnellenError.
     """
-    check_place(out)
+    check_place(out, resumable=True)
     prepare_process()
     config = anchored(config)
     changes = None if config.overlay is None else read_overlay(Path(config.overlay))

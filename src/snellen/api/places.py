@@ -38,10 +38,13 @@ def anchored(config: Config) -> Config:
     return config.model_copy(update=paths)
 
 
-def check_place(out: str | Path | None) -> None:
-    """Before anything long begins. Raises RunError when ``out`` is taken, StorageError when no folder can be there."""
+def check_place(out: str | Path | None, *, resumable: bool = False) -> None:
+    """Before anything long begins. Raises RunError when ``out`` is taken, StorageError when no folder can be there.
+
+    ``resumable``: the verb can go on with what it began there.
+    """
     if out is not None:
-        RunFolder.check_free(Path(out))
+        RunFolder.check_free(Path(out), resumable=resumable)
     target = Path(os.path.abspath(out or _RUNS))
     above = next(folder for folder in (target, *target.parents) if folder.exists())
     if not above.is_dir():

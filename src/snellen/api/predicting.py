@@ -107,7 +107,7 @@ def predict(  # noqa: PLR0913  (each of them is an option)
         raise ConfigError("resume goes on with files in a folder: name that folder (out) and the formats as before")
     names = None if formats is None else names_of(formats)
     if out is not None and not resume:
-        check_place(out)
+        check_place(out, resumable=formats is not None)
     check_is_model(_path_of(run))
     target = Path(out) if out is not None else fresh_folder(f"predictions-{_path_of(run).name}")
     given = [images] if isinstance(images, str | Path) else images

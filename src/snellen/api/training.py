@@ -40,7 +40,7 @@ def train_run(
 
     After Ctrl-C the run is returned with the status 'stopped'. Raises SnellenError.
     """
-    check_place(out)
+    check_place(out, resumable=True)
     prepare_process()
     from snellen.data.overlay import write_overlay
     from snellen.train.reading import read_data

@@ -111,7 +111,7 @@ def _begin(config: Config, search: list[str], out: str | Path | None) -> RunFold
         raise ConfigError("a search and cross-validation at once are not supported: leave --folds and --repeats out")
     parse_space(search, config)
     place = None if out is None else Path(out)
-    check_place(place)
+    check_place(place, resumable=True)
     cache_of(config)
     changes = None if config.overlay is None else read_overlay(Path(config.overlay))
     folder = RunFolder.create(place or fresh_folder(f"{Path(config.data).name}-tune"))

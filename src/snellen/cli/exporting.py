@@ -57,6 +57,7 @@ def verify_verb(
         console.say(f"  {line}")
     print_json(json, {"artifact": str(artifact), "wrong": wrong})
     if wrong:
-        raise ExportError(f"{artifact} is not what was verified: {len(wrong)} differences, the first: {wrong[0]}")
+        told = wrong[0] if len(wrong) == 1 else f"{len(wrong)} differences, the first: {wrong[0]}"
+        raise ExportError(f"{artifact} is not what was verified: {told}")
     console.say("All golden images come out as they should.")
     return 0

@@ -16,6 +16,7 @@ INTERRUPTED = 130  # the shell's code for a command that Ctrl-C ended
 Data = Parameter(help="A folder of images, a table of labels, or sample:digits.")
 
 RunPath = Annotated[Path, Parameter(help="The folder that 'snellen train' wrote.")]
+ModelPath = Annotated[Path, Parameter(help="The folder that 'snellen train', 'ensemble' or 'export' wrote.")]
 Out = Annotated[Path | None, Parameter(help="The folder to write; it must not exist. Default: a fresh one in runs/.")]
 OutFile = Annotated[Path | None, Parameter(help="A folder to write the result to as well; it must not exist.")]
 Json = Annotated[

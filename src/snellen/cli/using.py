@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from snellen.cli.options import Device, Json, OutFile, RunPath, Seed, console_for, print_json
+from snellen.cli.options import Device, Json, ModelPath, OutFile, RunPath, Seed, console_for, print_json
 from snellen.core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _tell_gain(run: Path, tta: str, data: str | None, settings: dict[str, Any], 
 
 
 def predict_verb(  # noqa: PLR0913  (each of them is an option)
-    run: RunPath,
+    run: ModelPath,
     images: Images,
     /,
     *,

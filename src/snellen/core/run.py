@@ -43,10 +43,16 @@ class RunFolder:
         self.path = path
 
     @staticmethod
-    def check_free(path: Path) -> None:
-        """Raises RunError when there is something at ``path``; an empty folder may be used."""
+    def check_free(path: Path, *, resumable: bool = False) -> None:
+        """Raises RunError when there is something at ``path``; an empty folder may be used.
+
+        ``resumable``: what is begun there can be gone on with, which is then advised.
+        """
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-            raise RunError(f"{path} exists and is never overwritten: choose another --out, or --resume it")
+            raise RunError(
+                f"{path} exists and is never overwritten: choose another --out"
+                + (", or --resume it" if resumable else "")
+            )
 
     @classmethod
     def create(cls, path: Path) -> RunFolder:

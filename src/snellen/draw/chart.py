@@ -124,23 +124,22 @@ def _written(canvas: Figure, salt: str) -> str:
     import warnings
 
     from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     text = io.StringIO()
     unsigned = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
         # The browser has the letters that the font used for the layout lacks.
         warnings.filterwarnings("ignore", message=r"(Glyph .* missing|Matplotlib currently does not support)")
-        _lay_out(canvas)
+        FigureCanvasSVG(canvas)  # text is measured as it will be written
+        lay_out(canvas)
         canvas.savefig(text, format="svg", transparent=True, metadata=unsigned)
     return re.sub(r"^.*?<svg[^>]*>|</svg>\s*$", "", text.getvalue(), flags=re.DOTALL)
 
 
-def _lay_out(canvas: Figure) -> None:
+def lay_out(canvas: Figure) -> None:
     """Places for everything. A figure that still has an engine for it when it is saved is drawn twice, the first time
     for the places alone, which takes a third of the time of a chart."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
-    FigureCanvasSVG(canvas)  # text is measured as it will be written
     engine = canvas.get_layout_engine()
     if engine is not None:
         engine.execute(canvas)

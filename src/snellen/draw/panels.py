@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snellen.draw.chart import FONT_SIZE, house_style
+from snellen.draw.chart import FONT_SIZE, house_style, lay_out
 from snellen.draw.text import legible
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ _SHARPNESS = 2  # pixels of the file for one of the layout
 def panels(
     path: Path, title: str, *, rows: int = 1, columns: int = 1, width: float = 880, height: float = 380
 ) -> Iterator[list[Axes]]:
-    """Axes in Snellen's style, row by row; what is drawn on them is written to ``path`` (.png or .svg) at the end.
+    """Axes in Snellen's style, row by row; what is drawn on them is written to ``path``, a PNG file, at the end.
 
     title          what the picture shows, as a sentence
-    width, height  pixels of the layout; a PNG file has twice as many
+    width, height  pixels of the layout; the file has twice as many
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -36,8 +36,9 @@ def panels(
         yield list(grid.flat)
         for axes in grid.flat:
             _plain_powers(axes)
+        lay_out(canvas)
         path.parent.mkdir(parents=True, exist_ok=True)
-        unsigned: Any = {"Software": None} if path.suffix == ".png" else {"Date": None}  # the same bytes each time
+        unsigned: Any = {"Software": None}  # the same bytes with each version
         canvas.savefig(path, dpi=72 * _SHARPNESS, facecolor="white", metadata=unsigned)
 
 

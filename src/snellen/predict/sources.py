@@ -83,7 +83,7 @@ class Images:
                         continue
                     if entry.is_dir(follow_symlinks=False):
                         folders.add(entry.name)
-                    elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES or not entry.is_file():
+                    elif os.path.splitext(entry.name)[1].lower() not in IMAGE_SUFFIXES or not _is_image(entry):
                         continue
                     names.append(entry.name)
         except OSError as error:
@@ -111,6 +111,11 @@ class _Common:
             self.common = os.path.commonpath([self.common or path, path])
         except ValueError:
             raise DataError(f"{folder} is on another drive than other images: give those of one drive") from None
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """Whether there is a file behind a name, or a link to one that is lost: it is told, as all that cannot be read."""
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
 
 
 def _checked(given: str | Path) -> Path:
