@@ -64,6 +64,13 @@ class StandIn:
     _answering: int = 0
     address: str = ""
 
+    def anew(self) -> StandIn:
+        """As before any test."""
+        self.models, self.reply, self.largest, self.access = [MODEL], lambda asked: ONE, 10**9, Access()
+        self.asked.clear()
+        self.at_once.clear()
+        return self
+
     def app(self) -> ASGIApp:
         asked = [Route(f"/{verb}", self._answer, methods=["POST"]) for verb in ("predict", "explain")]
         routes = Starlette(routes=[*PageFiles(read_page()).routes(), Route("/models", self._models), *asked])

@@ -54,11 +54,7 @@ def running() -> Iterator[StandIn]:
 
 @pytest.fixture
 def server(running: StandIn) -> StandIn:
-    running.models, running.reply, running.largest = [MODEL], lambda asked: ONE, 10**9
-    running.access = Access()
-    running.asked.clear()
-    running.at_once.clear()
-    return running
+    return running.anew()
 
 
 def test_chosen_image_is_sent_as_it_is_and_its_label_and_bars_are_shown(browser: Browser, server: StandIn) -> None:

@@ -55,10 +55,7 @@ def running() -> Iterator[StandIn]:
 
 @pytest.fixture
 def server(running: StandIn) -> StandIn:
-    running.models, running.reply, running.access = [MODEL], lambda asked: ONE, Access()
-    running.asked.clear()
-    running.at_once.clear()
-    return running
+    return running.anew()
 
 
 def test_page_works_below_a_path_of_a_proxy_that_names_the_server_otherwise(browser: Browser) -> None:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 from snellen.core.console import Console
 from snellen.core.errors import DataError, ExportError
 from snellen.core.estimate import spoken
-from snellen.core.preprocessing import Preprocessing
 from snellen.core.record import Record
 from snellen.data.image import decode
 from snellen.evaluate import groups_of, score
 from snellen.export.artifact import ArtifactAnswering
-from snellen.export.faults import Fault, Floats, Pixels, nudged, right
 from snellen.export.manifest import Precision
 from snellen.export.reference import Reference
-from snellen.tasks.base import Difference
 
 _SAME = 1e-4  # share of the decisions that may differ in single precision; ties are not counted as decisions
-_ASKED_AGAIN = 8  # images in which something differs, at most, to ask the network of again
-_DRAWS = 8  # of pixels that are nearly the same
 _LOSS: dict[Precision, float] = {"fp32": 5e-4, "bf16": 3e-3, "int8": 3e-3}  # of the headline metric
 
 
@@ -30,8 +24,7 @@ _LOSS: dict[Precision, float] = {"fp32": 5e-4, "bf16": 3e-3, "int8": 3e-3}  # of
 class Verified:
     """images      how many were asked, of ``split``
     decisions   how many things were decided in them, and how many of these differ; shifted: how many of those say the
-                same of a place a little elsewhere, or a little surer; turned: how many of them a hundredth of a
-                grey level turns in the network itself, asked where more differ than may, and in few images
+                same of a place a little elsewhere, or a little surer
     apart       the largest difference of a number behind a decision (``tasks.base.Difference``)
     headline    the name of the metric; network: of the network in this process; artifact: of what was exported
     odd         which of the images something differs in
@@ -42,7 +35,6 @@ class Verified:
     decisions: int
     different: int
     shifted: int
-    turned: int
     apart: float
     headline: str
     network: float
@@ -91,7 +83,6 @@ def compare(
         decisions=sum(each.decisions for each in differences),
         different=sum(each.different for each in differences),
         shifted=sum(each.shifted for each in differences),
-        turned=_turned(reference, artifact, records, differences),
         apart=max((each.apart for each in differences), default=0.0),
         headline=task.headline,
         network=numbers[0][task.headline].value,
@@ -100,45 +91,19 @@ def compare(
     )
 
 
-def _turned(
-    reference: Reference, artifact: ArtifactAnswering, records: Sequence[Record], differences: Sequence[Difference]
-) -> int:
-    """``Verified.turned``. A detector that chooses the best places of its maps, as DETRs do, or gives each a query by
-    its rank, may find another object where two places are alike: which one then follows from the order of sums."""
-    odd = [i for i, each in enumerate(differences) if each.different]
-    few = sum(each.different for each in differences) <= _SAME * sum(each.decisions for each in differences)
-    if few or len(odd) > _ASKED_AGAIN or artifact.manifest.precision != "fp32":
-        return 0
-    return sum(min(differences[i].different, _turned_in(reference, artifact, decode(records[i].path))) for i in odd)
-
-
-def _turned_in(reference: Reference, artifact: ArtifactAnswering, image: Pixels) -> int:
-    """How many decisions about an image such a nudge turns at most. Both sides are decoded alike, so that a fault in
-    what the graph makes of the network's outputs is not taken for one."""
-    task, frame = reference.task, artifact.prepare(image, (image.shape[1], image.shape[0])).frame
-    faults: list[Fault] = [right, *(partial(_nudged, draw=draw) for draw in range(_DRAWS))]
-    said, *again = (task.from_graph(reference.answers(image, fault), [frame])[0] for fault in faults)
-    return max(task.difference(said, each).different for each in again)
-
-
-def _nudged(image: Pixels, how: Preprocessing, *, draw: int) -> Floats:
-    return nudged(right(image, how), draw)
-
-
 def differing(checked: Mapping[str, Any]) -> str:
     """How many decisions differ, from ``Verified.to_json`` or a manifest of before ``shifted`` was counted."""
     different, decisions, shifted = checked["different"], checked["decisions"], checked.get("shifted", 0)
     share = f" ({100 * different / decisions:.3g} %)" if different else ""
     only = f", {shifted} of them shifted only" if shifted else ""
-    nudges = f", {turned} as a hundredth of a grey level turns them" if (turned := checked.get("turned")) else ""
-    return f"{different} of {decisions} decisions differ{share}{only}{nudges}"
+    return f"{different} of {decisions} decisions differ{share}{only}"
 
 
 def check(verified: Verified, precision: Precision) -> None:
     """Raises ExportError when the artifact is not the model."""
     lost = verified.network - verified.artifact
     lost = abs(lost) if precision == "fp32" else lost  # 8 bits may be luckier by chance
-    if precision == "fp32" and verified.different - verified.turned > _SAME * verified.decisions:
+    if precision == "fp32" and verified.different > _SAME * verified.decisions:
         raise ExportError(f"the exported model decides otherwise, so nothing was written: {verified.sentence()}")
     if lost > _LOSS[precision]:
         raise ExportError(
